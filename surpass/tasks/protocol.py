@@ -1,0 +1,264 @@
+"""What a task is: a problem whose answer can be checked, and batched environments in two shapes.
+
+A `Simulator` is pure: explicit state in, state out, all randomness handed in as `noise`, so that
+`step` can be compiled, differentiated and vmapped. A `VectorEnv` is what rollouts drive: it holds n
+copies, resets each copy that ends, and keeps the observation in which it ended. `Batched` makes the
+second from the first; `surpass.tasks.gym` makes the second from any Gymnasium environment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from surpass.errors import InputError
+
+__all__ = [
+    "Batched",
+    "Simulator",
+    "Spaces",
+    "State",
+    "Step",
+    "Stepped",
+    "Task",
+    "VectorEnv",
+    "step_and_reset",
+]
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What goes in and out of an environment.
+
+    Attributes:
+        obs_dim: length of an observation, which is always a flat vector.
+        action_dim: length of a continuous action; 0 when actions are discrete.
+        n_actions: number of discrete actions; 0 when actions are continuous.
+        low: lower bound of each entry of a continuous action.
+        high: upper bound of each entry of a continuous action.
+        horizon: steps after which an episode is truncated; None when it never is.
+    """
+
+    obs_dim: int
+    action_dim: int = 0
+    n_actions: int = 0
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    horizon: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.action_dim > 0) == (self.n_actions > 0):
+            raise InputError("spaces need either action_dim (continuous) or n_actions (discrete)")
+        if len(self.low) != self.action_dim or len(self.high) != self.action_dim:
+            raise InputError(
+                f"{self.action_dim} action bounds expected, got {len(self.low)} low, "
+                f"{len(self.high)} high"
+            )
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are numbers 0 .. n_actions - 1."""
+        return self.n_actions > 0
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Uniform actions: [n] integers, or [n, action_dim] within the bounds (normal where
+        unbounded)."""
+        device = generator.device if generator is not None else None
+        if self.discrete:
+            return torch.randint(self.n_actions, (n,), generator=generator, device=device)
+        low = torch.tensor(self.low, device=device)
+        high = torch.tensor(self.high, device=device)
+        shape = (n, self.action_dim)
+        if not (low.isfinite() & high.isfinite()).all():
+            return torch.randn(shape, generator=generator, device=device)
+        return low + (high - low) * torch.rand(shape, generator=generator, device=device)
+
+    def uniform_logp(self) -> float:
+        """The log density (or log probability) of every action that `sample` draws when bounded."""
+        if self.discrete:
+            return -math.log(self.n_actions)
+        return -sum(math.log(h - lo) for lo, h in zip(self.low, self.high, strict=True))
+
+
+class Step(NamedTuple):
+    """What a pure step returns; `obs` is the true next observation, also at an end."""
+
+    state: State
+    obs: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+
+
+class Stepped(NamedTuple):
+    """What a vector environment returns.
+
+    `obs` [n, d] is what to act on next (a fresh start where the episode ended); `final_obs` [n, d]
+    is the true next
+    observation, which is what a value function bootstraps from when the end was a truncation.
+    """
+
+    obs: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_obs: Tensor
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """A pure batched environment.
+
+    `reset(n, generator)` draws n starts. `step(state, action, noise)` moves all of them; `noise`
+    [n, noise_dim] is
+    uniform on [0, 1), needed only where `noise_dim` > 0.
+    """
+
+    spaces: Spaces
+    noise_dim: int
+
+    def reset(self, n: int, generator: torch.Generator | None = None) -> tuple[State, Tensor]: ...
+
+    def step(self, state: State, action: Tensor, noise: Tensor | None = None) -> Step: ...
+
+
+@runtime_checkable
+class VectorEnv(Protocol):
+    """n copies of an environment that reset themselves."""
+
+    n: int
+    spaces: Spaces
+
+    def reset(self, seed: int | None = None) -> Tensor: ...
+
+    def step(self, action: Tensor) -> Stepped: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A problem with a known answer.
+
+    `make(n)` opens n copies of its environment. A task may also have `verify(...)`, an exact check
+    of one answer, and
+    `truth(policy)`, the exact value of a policy.
+    """
+
+    name: str
+    summary: str
+
+    def make(self, n: int, seed: int = 0) -> VectorEnv: ...
+
+
+def step_and_reset(
+    simulator: Simulator,
+    state: State,
+    action: Tensor,
+    fresh: tuple[State, Tensor],
+    noise: Tensor | None = None,
+) -> tuple[State, Stepped]:
+    """One pure step, after which every copy that ended is replaced by its row of `fresh`."""
+    after = simulator.step(state, action, noise)
+    done = after.terminated | after.truncated
+    fresh_state, fresh_obs = fresh
+    new = {k: _where(done, fresh_state[k], v) for k, v in after.state.items()}
+    obs = _where(done, fresh_obs, after.obs)
+    return new, Stepped(obs, after.reward, after.terminated, after.truncated, after.obs)
+
+
+def _where(done: Tensor, fresh: Tensor, old: Tensor) -> Tensor:
+    return torch.where(done.reshape(done.shape + (1,) * (old.dim() - 1)), fresh, old)
+
+
+class Batched:
+    """n copies of a simulator as a `VectorEnv`, with its own generator, on any device.
+
+    Args:
+        simulator: the pure environment.
+        n: number of copies.
+        seed: of the starts and the noise.
+        device: where state and observations live.
+        compile: compile the step (worth it from a few hundred steps on).
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        n: int,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        compile: bool = False,
+    ) -> None:
+        if n < 1:
+            raise InputError(f"at least one copy of an environment is needed, got n={n}")
+        self.simulator, self.n, self.spaces = simulator, n, simulator.spaces
+        self.generator = torch.Generator(device)
+        self.state: State = {}
+
+        def step(
+            state: State, action: Tensor, fresh: tuple[State, Tensor], noise: Tensor | None
+        ) -> tuple[State, Stepped]:
+            return step_and_reset(simulator, state, action, fresh, noise)
+
+        self._step: Callable[..., tuple[State, Stepped]] = (
+            torch.compile(step, dynamic=False) if compile else step
+        )
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> Tensor:
+        """Start all copies anew; the first observations [n, d]."""
+        if seed is not None:
+            self.generator.manual_seed(seed)
+        self.state, obs = self.simulator.reset(self.n, self.generator)
+        return obs
+
+    def step(self, action: Tensor) -> Stepped:
+        """Move all copies by one step.
+
+        Raises:
+            InputError: when the actions have the wrong shape or kind.
+        """
+        self._check(action)
+        fresh = self.simulator.reset(self.n, self.generator)
+        noise = None
+        if self.simulator.noise_dim:
+            noise = torch.rand(
+                self.n, self.simulator.noise_dim, generator=self.generator, device=action.device
+            )
+        self.state, stepped = self._step(self.state, action, fresh, noise)
+        return stepped
+
+    def _check(self, action: Tensor) -> None:
+        wanted = (self.n,) if self.spaces.discrete else (self.n, self.spaces.action_dim)
+        if tuple(action.shape) != wanted:
+            raise InputError(f"actions of shape {wanted} expected, got {tuple(action.shape)}")
+        if self.spaces.discrete == action.is_floating_point():
+            kind = "whole numbers" if self.spaces.discrete else "floating-point numbers"
+            raise InputError(f"actions must be {kind}, got {action.dtype}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides what happens next."""
+        return {
+            "state": {k: v.clone() for k, v in self.state.items()},
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.state = {k: v.clone() for k, v in state["state"].items()}
+        self.generator.set_state(state["generator"])
+
+    def close(self) -> None:
+        """Nothing is held open."""

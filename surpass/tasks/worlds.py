@@ -1,0 +1,206 @@
+"""Families of tabular problems: random models, chains, locks, grids, and graphs given as text."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from surpass.errors import InputError
+from surpass.tasks.tabular import TabularMDP
+
+__all__ = ["GRIDS", "chain", "combination_lock", "grid_layout", "grid_world", "random_mdp"]
+
+GRIDS: dict[str, tuple[str, ...]] = {
+    "open": ("S....", ".....", ".....", ".....", "....G"),
+    "cliff": ("............", "............", "............", "SCCCCCCCCCCG"),
+    "four-rooms": (
+        "S....#.....",
+        ".....#.....",
+        "...........",
+        ".....#.....",
+        ".....#.....",
+        "#.####.....",
+        ".....###.##",
+        ".....#.....",
+        ".....#.....",
+        "...........",
+        ".....#....G",
+    ),
+    "lake": ("S...", ".H.H", "...H", "H..G"),
+}
+"""Layouts by name. S start, G goal, # wall, H hole (an end), C cliff (back to the start), .
+free."""
+
+
+def random_mdp(
+    n_states: int,
+    n_actions: int,
+    *,
+    gamma: float = 0.9,
+    horizon: int | None = None,
+    branching: int | None = None,
+    reward_sparsity: float = 0.0,
+    stationary: bool = True,
+    generator: torch.Generator | None = None,
+) -> TabularMDP:
+    """A random model: `branching` successors per (s, a) with Dirichlet(1) weights, rewards uniform
+    on [0, 1].
+
+    Also known as Garnet problems (Archibald, McKinnon and Thomas, "On the Generation of Markov
+    Decision Processes",
+    1995).
+
+    Args:
+        n_states: S.
+        n_actions: A.
+        gamma: discount.
+        horizon: length of an episode, or None.
+        branching: number of successors; all states by default.
+        reward_sparsity: share of the (s, a) pairs that earn nothing.
+        stationary: one table for all steps, or with a horizon one for each.
+        generator: source of randomness.
+    """
+    b = n_states if branching is None else branching
+    if not 1 <= b <= n_states:
+        raise InputError(f"branching must lie in 1..{n_states}, got {b}")
+    steps = () if stationary or horizon is None else (horizon,)
+    shape = (*steps, n_states, n_actions)
+    f64 = torch.float64
+    weights = -torch.rand(*shape, b, generator=generator, dtype=f64).clamp_min(1e-12).log()
+    weights = weights / weights.sum(-1, keepdim=True)
+    where = torch.rand(*shape, n_states, generator=generator, dtype=f64).argsort(-1)[..., :b]
+    P = torch.zeros(*shape, n_states, dtype=f64).scatter(-1, where, weights)
+    r = torch.rand(shape, generator=generator, dtype=f64)
+    r = r * (torch.rand(shape, generator=generator, dtype=f64) >= reward_sparsity)
+    d0 = torch.full((n_states,), 1 / n_states, dtype=f64)
+    return TabularMDP(P, r, d0, gamma, horizon)
+
+
+def chain(
+    n_states: int,
+    *,
+    slip: float = 0.0,
+    gamma: float = 0.95,
+    horizon: int | None = None,
+    small: float = 0.0,
+    large: float = 1.0,
+) -> TabularMDP:
+    """Left or right along a line, from the left end.
+
+    Staying at the left end by going left earns `small`, at the right end by going right `large`;
+    with probability
+    `slip` the move goes the other way. Strehl and Littman's RiverSwim (2008) is of this kind.
+    """
+    at = torch.arange(n_states)
+    left, right = (at - 1).clamp_min(0), (at + 1).clamp_max(n_states - 1)
+    P = torch.zeros(n_states, 2, n_states, dtype=torch.float64)
+    for a, (to, other) in enumerate(((left, right), (right, left))):
+        P[at, a, to] += 1 - slip
+        P[at, a, other] += slip
+    r = torch.zeros(n_states, 2, dtype=torch.float64)
+    r[0, 0], r[-1, 1] = small, large
+    d0 = torch.zeros(n_states, dtype=torch.float64)
+    d0[0] = 1.0
+    return TabularMDP(P, r, d0, gamma, horizon)
+
+
+def combination_lock(
+    horizon: int,
+    n_actions: int = 10,
+    *,
+    anti_reward: float = 0.1,
+    anti_probability: float = 0.5,
+    switch: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> tuple[TabularMDP, Tensor]:
+    """A stochastic combination lock with states good0, good1 and bad, and its secret code [H, 2].
+
+    In a good state one action, of its own for each step and each good state, leads on to a good
+    state (to the other
+    one with probability `switch`); every other leads to bad for ever, where the fall pays
+    `anti_reward` with
+    `anti_probability` (here its expectation). The last right action pays 1 (Misra et al.,
+    "Kinematic State Abstraction
+    and Provably Efficient Rich-Observation Reinforcement Learning", 2020).
+    """
+    H, A, f64 = horizon, n_actions, torch.float64
+    code = torch.randint(A, (H, 2), generator=generator)
+    P = torch.zeros(H, 3, A, 3, dtype=f64)
+    r = torch.zeros(H, 3, A, dtype=f64)
+    P[..., 2] = 1.0
+    r[:, :2] = anti_reward * anti_probability
+    for h in range(H):
+        for good in (0, 1):
+            right = int(code[h, good])
+            P[h, good, right] = torch.tensor(
+                [switch if good else 1 - switch, 1 - switch if good else switch, 0.0], dtype=f64
+            )
+            r[h, good, right] = float(h == H - 1)
+    d0 = torch.tensor([0.5, 0.5, 0.0], dtype=f64)
+    return TabularMDP(P, r, d0, 1.0, H), code
+
+
+def grid_layout(layout: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """The rows of a layout: a name in `GRIDS`, or rows of equal length.
+
+    Raises:
+        InputError: for an unknown name, ragged rows, unknown characters, or no start.
+    """
+    if isinstance(layout, str) and layout not in GRIDS:
+        raise InputError(f"no grid named {layout!r}; there are {', '.join(GRIDS)}, or give rows")
+    rows = GRIDS[layout] if isinstance(layout, str) else tuple(layout)
+    if len({len(row) for row in rows}) != 1:
+        raise InputError("the rows of a grid must have the same length")
+    odd = set("".join(rows)) - set("SG#HC.")
+    if odd:
+        raise InputError(f"a grid is made of S G # H C and '.', not of {', '.join(sorted(odd))}")
+    if "S" not in "".join(rows):
+        raise InputError("a grid needs a start, S")
+    return rows
+
+
+def grid_world(
+    layout: str | tuple[str, ...] | list[str] = "open",
+    *,
+    slip: float = 0.0,
+    step_reward: float = 0.0,
+    goal_reward: float = 1.0,
+    hole_reward: float = 0.0,
+    cliff_reward: float = -100.0,
+    gamma: float = 0.95,
+    horizon: int | None = None,
+) -> TabularMDP:
+    """A grid of cells; actions up, right, down, left; walls and borders block.
+
+    With probability `slip` the move goes sideways (half of it to each side). Entering the goal
+    pays `goal_reward`,
+    entering a hole `hole_reward`, and both end the episode; entering a cliff pays `cliff_reward`
+    and leads back to the
+    start; every other step pays `step_reward`. States are the free cells, row by row; starts are
+    equally likely.
+    """
+    rows = grid_layout(layout)
+    cells = [(y, x) for y, row in enumerate(rows) for x, c in enumerate(row) if c != "#"]
+    number = {cell: i for i, cell in enumerate(cells)}
+    kind = [rows[y][x] for y, x in cells]
+    starts = [i for i, k in enumerate(kind) if k == "S"]
+    moves = ((-1, 0), (0, 1), (1, 0), (0, -1))
+    S = len(cells)
+    P = torch.zeros(S, 4, S, dtype=torch.float64)
+    r = torch.zeros(S, 4, dtype=torch.float64)
+    pays = {"G": goal_reward, "H": hole_reward, "C": cliff_reward}
+    for i, (y, x) in enumerate(cells):
+        for a in range(4):
+            for turn, p in ((0, 1 - slip), (1, slip / 2), (3, slip / 2)):
+                dy, dx = moves[(a + turn) % 4]
+                j = number.get((y + dy, x + dx), i)
+                entered = kind[j] if j != i else "."
+                r[i, a] += p * pays.get(entered, step_reward)
+                if entered == "C":
+                    P[i, a, starts] += p / len(starts)
+                else:
+                    P[i, a, j] += p
+    d0 = torch.zeros(S, dtype=torch.float64)
+    d0[starts] = 1 / len(starts)
+    end = torch.tensor([k in "GH" for k in kind])
+    return TabularMDP(P, r, d0, gamma, horizon, end)
