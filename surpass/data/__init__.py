@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from surpass.data.tables import open_table as open_table
     from surpass.data.truth import Truth as Truth
     from surpass.data.truth import from_classification as from_classification
+    from surpass.data.writers import to_table as to_table
+    from surpass.data.writers import write_log as write_log
+    from surpass.data.writers import write_rows as write_rows
 
 _HOMES = {
     "columns": ("Columns",),
@@ -33,6 +36,7 @@ _HOMES = {
     "sources": ("SOURCES",),
     "tables": ("TableLog", "from_table", "open_table"),
     "truth": ("Truth", "from_classification"),
+    "writers": ("to_table", "write_log", "write_rows"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = list(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -36,7 +36,7 @@ def plain(column: Column) -> pa.Array:
     return array
 
 
-def first_true(mask: np.ndarray) -> int | None:
+def first_true(mask: Any) -> int | None:
     """The index of the first true entry, or None."""
     where = int(mask.argmax()) if mask.size else 0
     return where if mask.size and mask[where] else None

@@ -3,8 +3,10 @@ named exactly."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -132,11 +134,11 @@ def _probability(bad: list[_Bad], column: str, p: np.ndarray) -> None:
 
 
 def _full_rows(bad: list[_Bad], columns: Columns, table: np.ndarray) -> None:
-    names = columns.propensities
-    wrong: np.ndarray = np.asarray((table < 0) | (table > 1) | np.isnan(table))
+    names: Sequence[str] = columns.propensities
+    wrong: Any = (table < 0) | (table > 1) | np.isnan(table)
     if (i := first_true(wrong.any(1))) is not None:
         k = int(wrong[i].argmax())
-        name = names[k] if len(names) > 1 else f"{names[0]}[{k}]"
+        name = _own(names, k) if len(names) > 1 else f"{_own(names, k)}[{k}]"
         value = table[i, k]
         what = (
             "the propensity is missing (NaN)"
@@ -235,17 +237,27 @@ def codes_of(block: Block, columns: Columns, actions: tuple[str, ...]) -> Int[np
     if block.propensities is not None:
         _same_propensity(block, columns, actions, codes)
     if block.available is not None:
+        where = columns.available[0]
         if block.available.shape[1] != len(actions):
             raise at(
-                block.file, columns.available[0], block.start + 1,
+                block.file, where, block.start + 1,
                 f"flags for {block.available.shape[1]} actions, but there are {len(actions)}",
                 "give a flag for every action",
             )  # fmt: skip
         if (i := first_true(~block.available[rows, codes])) is not None:
             raise at(
-                block.file, columns.available[0], block.start + i + 1,
+                block.file, _own(columns.available, codes[i]), block.start + i + 1,
                 f"action {actions[codes[i]]!r} was taken but not available", "mend one of them",
             )  # fmt: skip
+        if block.propensities is not None:
+            lost = (block.propensities > 0) & ~block.available
+            if (i := first_true(lost.any(1))) is not None:
+                k = int(lost[i].argmax())
+                raise at(
+                    block.file, _own(columns.propensities, k), block.start + i + 1,
+                    f"propensity {block.propensities[i, k]:g} of action {actions[k]!r}, "
+                    "which was not available", "mend one of them",
+                )  # fmt: skip
     return codes
 
 
@@ -263,8 +275,7 @@ def _same_propensity(
     own = block.propensities[np.arange(len(codes)), codes]
     if (i := first_true(own <= 0)) is not None:
         raise at(
-            block.file, columns.propensities[min(codes[i], len(columns.propensities) - 1)],
-            block.start + i + 1,
+            block.file, _own(columns.propensities, codes[i]), block.start + i + 1,
             f"propensity 0 of action {actions[codes[i]]!r}, but the action was taken", _MEND_P,
         )  # fmt: skip
     if block.propensity is None:
@@ -280,6 +291,11 @@ def _same_propensity(
             f"{actions[codes[i]]!r}, {own[i]:g}{whose}",
             "log the propensity of the action that was taken",
         )  # fmt: skip
+
+
+def _own(names: Sequence[str], action: int) -> str:
+    """The column of an action, where there is one per action."""
+    return names[action] if len(names) > 1 else names[0]
 
 
 def _offered(block: Block, columns: Columns, actions: tuple[str, ...]) -> np.ndarray:

@@ -143,7 +143,7 @@ def guess(schema: pa.Schema, sample: pa.Table, file: str, **given: Any) -> Colum
     taken |= {found["propensity"]} if found["propensity"] else set()
     ignored = {c: w for c in known if c not in taken and (w := _not_context(c))}
     rest = tuple(c for c in known if c not in taken and c not in ignored)
-    if found["position"]:
+    if found["position"] and not any(c.startswith(f"{found['position']}=") for c in rest):
         rest = (*rest, found["position"])
     if "context" in told:
         ignored |= dict.fromkeys([c for c in rest if c not in (told["context"] or ())], "not asked")

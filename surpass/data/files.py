@@ -9,6 +9,7 @@ header is row 1).
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +24,22 @@ import pyarrow.parquet as pq
 from surpass.data.text import broken_csv_row, broken_json_row, read_lines
 from surpass.errors import InputError
 
-__all__ = ["BLOCK", "Part", "at", "kind_of", "open_part", "open_parts", "sniff"]
+__all__ = [
+    "BLOCK",
+    "NAMES",
+    "ROLES_KEY",
+    "Part",
+    "at",
+    "kind_of",
+    "open_part",
+    "open_parts",
+    "sniff",
+    "stored_roles",
+]
 
+ROLES_KEY = b"surpass.roles"
 BLOCK = 8 << 20  # bytes of text that are parsed at a time
-_NAMES = {
+NAMES = {
     ".parquet": "Parquet", ".pq": "Parquet", ".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSONL",
     ".ndjson": "JSONL", ".json": "JSONL", ".arrow": "Arrow", ".feather": "Arrow", ".ipc": "Arrow",
     ".arrows": "Arrow",
@@ -66,6 +79,22 @@ def kind_of(kind: pa.DataType) -> str:
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return "list"
     return "nothing" if types.is_null(kind) else str(kind)
+
+
+def stored_roles(schema: pa.Schema) -> dict[str, Any]:
+    """The columns' roles that `surpass.data.writers` left in a Parquet or Arrow file; empty for
+    files of others."""
+    text = (schema.metadata or {}).get(ROLES_KEY)
+    try:
+        roles = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    known = set(schema.names)
+    return {
+        role: held
+        for role, held in (roles.items() if isinstance(roles, dict) else ())
+        if role == "actions" or set([held] if isinstance(held, str) else held) <= known
+    }
 
 
 @dataclass(frozen=True)
@@ -153,7 +182,7 @@ def open_parts(path: str | Path) -> list[Part]:
     if path.is_file():
         return [open_part(path)]
     inside = sorted(p for p in path.rglob("*") if p.is_file() and _visible(p.relative_to(path)))
-    files = [p for p in inside if _ending(p) in _NAMES]
+    files = [p for p in inside if _ending(p) in NAMES]
     if not files:
         has = f"it has {inside[0].name}" if inside else "it is empty"
         raise at(f"{path}/", None, None, f"a folder without logs ({has})", _HINTS)
@@ -172,7 +201,7 @@ def open_part(path: Path, name: str | None = None) -> Part:
     except OSError as error:
         raise at(name, None, None, f"cannot be read: {error.strerror}", "check the path") from error
     ending = _ending(path)
-    said = _NAMES.get(ending)
+    said = NAMES.get(ending)
     if found == "a JSON array":
         raise at(name, None, None, "one JSON array, not JSONL", "write one JSON object per line")
     if found not in _ENDINGS:

@@ -19,7 +19,7 @@ from surpass.data.arrays import as_table, is_number, pc, words
 from surpass.data.checks import Block, codes_of, first_duplicate, read_block
 from surpass.data.columns import Columns, guess
 from surpass.data.encoders import Encoder
-from surpass.data.files import Part, at, kind_of, open_parts
+from surpass.data.files import Part, at, kind_of, open_parts, stored_roles
 from surpass.data.records import About, Decisions
 from surpass.data.splits import LEARNING_SHARE, learning_rows
 from surpass.errors import InputError
@@ -486,7 +486,13 @@ def _open(
 ) -> TableLog:  # fmt: skip
     first = parts[0]
     head = next(iter(first.batches(list(first.schema.names), min(_SAMPLE, first.rows))))
-    given = {k: v for k, v in roles.items() if v is not None}
+    written = stored_roles(first.schema)
+    given = {**written, **{k: v for k, v in roles.items() if v is not None}}
+    if "context" not in roles and "context" in written:
+        others = {v for k, v in given.items() if k != "context" and isinstance(v, str)}
+        given["context"] = [c for c in written["context"] if c not in others]
+    actions = actions or given.pop("actions", None)
+    given.pop("actions", None)
     columns = guess(first.schema, pa.Table.from_batches([head]), name, **given)
     names = tuple(actions.split(",")) if isinstance(actions, str) else tuple(actions or ())
     kinds = tuple(categorical.split(",")) if isinstance(categorical, str) else tuple(categorical)
