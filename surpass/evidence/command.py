@@ -1,0 +1,122 @@
+"""`surpass evidence run|table|verify`."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from surpass.errors import InputError
+from surpass.evidence.declaration import declared
+from surpass.evidence.ledger import read, run_one
+from surpass.registry import systems
+
+__all__ = ["run"]
+
+SHADES = {"holds": "green", "fails": "red", "inconclusive": "yellow"}
+
+
+def run(
+    action: str,
+    keys: Sequence[str],
+    *,
+    family: str | None = None,
+    seeds: int | None = None,
+    jobs: int = 1,
+    as_json: bool = False,
+) -> None:
+    """Run experiments, print the ledger, or verify a random sample of it with fresh seeds."""
+    known = systems()
+    chosen = list(keys) or [k for k in known if family is None or known[k].family == family]
+    if action == "table":
+        _table([k for k in chosen if read(k)], as_json)
+        return
+    if action == "run":
+        chosen = list(keys) or [k for k in chosen if k in declared()]
+        if not chosen:
+            raise InputError("no experiment is declared there yet; see: surpass evidence table")
+        _run(chosen, seeds, jobs, as_json)
+        return
+    held = [k for k in chosen if read(k) and k in declared()]
+    sample = held if keys else random.Random().sample(held, min(5, len(held)))
+    if not sample:
+        raise InputError("the ledger has no entry to verify there")
+    _verify(sample, seeds, jobs, as_json)
+
+
+def _run(keys: Sequence[str], seeds: int | None, jobs: int, as_json: bool) -> None:
+    console = Console(stderr=as_json)
+    entries = []
+    for key in keys:
+        with console.status(f"{key} ..."):
+            wanted = None if seeds is None else range(max(seeds, 3))
+            entry = run_one(
+                key, wanted, jobs=jobs, say=lambda line: console.print(f"  {line}", highlight=False)
+            )
+        entries.append(entry)
+        shade = SHADES[entry["verdict"]]
+        console.print(
+            f"[bold]{key}[/bold] [{shade}]{entry['verdict']}[/{shade}]: {entry['bar']}; "
+            f"{entry['mean']:.4g} ({entry['low']:.4g} to {entry['high']:.4g}), "
+            f"{entry['seconds']:.0f} s",
+            highlight=False,
+        )
+    if as_json:
+        print(json.dumps(entries, indent=1))
+
+
+def _table(keys: Sequence[str], as_json: bool) -> None:
+    entries = [e for k in keys if (e := read(k)) is not None]
+    if as_json:
+        print(json.dumps(entries, indent=1))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("key", "verdict", "metric", "ours", "baseline", "bar", "mean (95 %)", "seeds"):
+        table.add_column(column, no_wrap=column in ("key", "verdict"))
+    for e in entries:
+        ours, theirs = (sum(e[side]) / len(e[side]) for side in ("ours", "theirs"))
+        interval = f"{e['mean']:.4g} ({e['low']:.4g} to {e['high']:.4g})"
+        word = f"[{SHADES[e['verdict']]}]{e['verdict']}"
+        table.add_row(
+            e["key"],
+            word,
+            e["metric"],
+            f"{ours:.4g}",
+            f"{theirs:.4g}",
+            e["bar"],
+            interval,
+            str(len(e["seeds"])),
+        )
+    console = Console()
+    console.print(table)
+    words = [e["verdict"] for e in entries]
+    total = ", ".join(f"{words.count(w)} {w}" for w in ("holds", "fails", "inconclusive"))
+    console.print(f"\n{len(entries)} entries: {total}", highlight=False)
+
+
+def _verify(keys: Sequence[str], seeds: int | None, jobs: int, as_json: bool) -> None:
+    console = Console(stderr=as_json)
+    report = []
+    for key in keys:
+        before = read(key)
+        assert before is not None
+        count = max(seeds or len(before["seeds"]), 3)
+        start = 1_000 + random.Random().randrange(1_000_000)
+        with console.status(f"{key} with fresh seeds ..."):
+            entry = run_one(key, range(start, start + count), jobs=jobs, store=False)
+        same = entry["verdict"] == before["verdict"]
+        report.append(
+            {
+                "key": key,
+                "before": before["verdict"],
+                "now": entry["verdict"],
+                "mean": entry["mean"],
+            }
+        )
+        word = "confirmed" if same else f"no longer {before['verdict']}: now {entry['verdict']}"
+        console.print(f"[bold]{key}[/bold]: {word} ({entry['mean']:.4g})", highlight=False)
+    if as_json:
+        print(json.dumps(report, indent=1))
