@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +27,7 @@ from surpass.critics.deviations import (
 )
 from surpass.improve.scoring import Rows, score
 from surpass.improve.stages import folds_of
+from surpass.methods.decisions.candidate import Candidate, Label, Learner
 from surpass.policies.tilted import CAP, Capped, Tilted, fit_multinomial, tilted
 
 __all__ = [
@@ -42,46 +43,7 @@ __all__ = [
 
 STRENGTHS = (1.0, 2.0, 4.0, 12.0, 1000.0)
 _SCALE_ROWS = 4096  # enough rows to know the spread of d to about a percent
-_CHUNK = 400_000  # numbers per temporary, so that they stay in the cache
-
-
-@dataclass(frozen=True)
-class Label:
-    """What names a candidate in every stage and fold; candidates of one family differ in sharpness
-    only."""
-
-    key: str
-    learner: str
-    params: dict[str, Any]
-    family: str = ""
-    sharpness: float = 0.0
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A policy that was learned: its label, the policy, and the reward model used as its control
-    variate.
-
-    `critic(context) -> [N, A]` may be None: then the default closed-form model of the same rows
-    takes its place.
-    """
-
-    label: Label
-    policy: nn.Module
-    critic: nn.Module | None = None
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """What takes part in the nomination."""
-
-    @property
-    def name(self) -> str: ...
-
-    def fit(self, rows: Rows, fitted: nn.Module | None, seed: int) -> list[Candidate]:
-        """Candidates learned from rows. `fitted` models rho where it is unknown; a policy that
-        needs rho embeds it."""
-        ...
+_CHUNK = 50_000  # numbers per temporary, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -187,37 +149,65 @@ class ClosedFormTilts:
         self, rows: Rows, fold: Int[Tensor, "n"], folds: int, fitted: nn.Module | None
     ) -> Validation:
         """Cross-validated scores of all tilts: Gram matrices once, small solves per fold."""
-        labels = self.labels()
         order = torch.argsort(fold, stable=True)
         rows = rows.take(order)
         x = Standardizer.of(rows.context).features(rows.context)
         sums = grams(x, rows.reward, rows.action, rows.n_actions, fold[order], folds)
         ends = torch.bincount(fold, minlength=folds).cumsum(0).tolist()
+        size = len(self.penalties) * len(self.strengths)
+        phi = torch.empty(size, len(rows), dtype=torch.float64)
+        lower = torch.full((size,), torch.inf, dtype=torch.float64)
+        for k, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
+            shared, theta = solve_deviations(sums.without(k), self.penalties)
+            rest = torch.cat([torch.arange(start), torch.arange(stop, len(rows))])
+            scale = self._scale(x[rest], theta, rows.take(rest), fitted)
+            held = slice(start, stop)
+            found = self._score(x[held], shared, theta, scale, rows.take(held), fitted)
+            phi[:, held] = found[0]
+            lower = torch.minimum(lower, found[1])
+        back = torch.empty_like(phi)
+        back[:, order] = phi
+        return Validation(self.labels(), back, lower)
+
+    def scores(self, learn: Rows, held: Rows, fitted: nn.Module | None = None) -> Validation:
+        """Paired scores on `held` of all tilts learned from `learn`."""
+        standardizer = Standardizer.of(learn.context)
+        x = standardizer.features(learn.context)
+        sums = grams(x, learn.reward, learn.action, learn.n_actions)
+        shared, theta = solve_deviations(sums, self.penalties)
+        scale = self._scale(x, theta, learn, fitted)
+        features = standardizer.features(held.context)
+        return Validation(self.labels(), *self._score(features, shared, theta, scale, held, fitted))
+
+    def _score(
+        self,
+        x: Tensor,
+        shared: Tensor,
+        theta: Tensor,
+        scale: Tensor,
+        rows: Rows,
+        fitted: nn.Module | None,
+    ) -> tuple[Float[Tensor, "C n"], Float[Tensor, "C"]]:
+        """phi and its lower limit of every penalty and strength, in chunks of rows."""
         strengths = torch.tensor(self.strengths, dtype=torch.float64).view(-1, 1, 1)
         shape = (len(self.penalties), len(self.strengths))
         phi = torch.empty(*shape, len(rows), dtype=torch.float64)
         lower = torch.full(shape, torch.inf, dtype=torch.float64)
-        for k, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
-            shared, theta = solve_deviations(sums.without(k), self.penalties)
-            rest = torch.cat([torch.arange(start), torch.arange(stop, len(rows))])
-            rest = rest[:: max(1, -(-len(rest) // _SCALE_ROWS))]
-            scale = deviation_scale(x[rest] @ theta.transpose(1, 2), _rho(rows.take(rest), fitted))
-            step = max(64, _CHUNK // (len(labels) * rows.n_actions))
-            for at in range(start, stop, step):
-                some = slice(at, min(at + step, stop))
-                held, xs = rows.take(some), x[some]
-                rho = _rho(held, fitted)
-                deviation = xs @ theta.transpose(1, 2)
-                advantage = deviation - (rho * deviation).sum(-1, keepdim=True)
-                advantage /= scale[:, None, None]
-                pi = tilted(rho, advantage[:, None], strengths, self.cap)
-                q = deviation + (xs @ shared)[:, None]
-                result = score(held, pi, q[:, None], rho, capped=held.reference is held.behavior)
-                phi[..., some] = result.phi
-                lower = torch.minimum(lower, result.lower)
-        back = torch.empty_like(phi)
-        back[..., order] = phi
-        return Validation(labels, back.flatten(0, 1), lower.flatten())
+        step = max(64, _CHUNK // (shape[0] * shape[1] * rows.n_actions))
+        for at in range(0, len(rows), step):
+            some = slice(at, at + step)
+            held, xs = rows.take(some), x[some]
+            rho = _rho(held, fitted)
+            deviation = xs @ theta.transpose(1, 2)
+            advantage = deviation - (rho * deviation).sum(-1, keepdim=True)
+            advantage /= scale[:, None, None]
+            pi = tilted(rho, advantage[:, None], strengths, self.cap)
+            q = deviation + (xs @ shared)[:, None]
+            same = held.reference is not None and held.reference is held.behavior
+            result = score(held, pi, q[:, None], rho, lower_only=same)
+            phi[..., some] = result.phi
+            lower = torch.minimum(lower, result.lower)
+        return phi.flatten(0, 1), lower.flatten()
 
 
 def _rho(rows: Rows, fitted: nn.Module | None) -> Tensor:

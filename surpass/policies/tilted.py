@@ -99,7 +99,7 @@ def tilted(
         cap: no action gets more than cap + 1 times its reference probability.
     """
     logits = advantage * strength
-    if bool((reference <= 0).any()):
+    if torch.compiler.is_exporting() or bool((reference <= 0).any()):
         logits = logits.masked_fill(reference <= 0, -torch.inf)
     logits = logits - logits.amax(-1, keepdim=True)
     weight = reference * logits.exp_()
