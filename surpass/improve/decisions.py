@@ -1,0 +1,523 @@
+"""The main job on decision logs: check, learn and test in stages, verdict, and what would settle a
+HOLD."""
+
+from __future__ import annotations
+
+import platform
+import time as clock
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from surpass.data.records import Decisions
+from surpass.errors import InputError
+from surpass.evaluation.guarded import guarded_bounds
+from surpass.improve import checks as look
+from surpass.improve.agreement import agreement
+from surpass.improve.diagnose import candidate_probabilities, diagnosis, reward_predictions
+from surpass.improve.hold import settlement
+from surpass.improve.improvement import Improvement
+from surpass.improve.nominate import Candidate, Learner, Validation
+from surpass.improve.procedure import LEARNERS, Decision, Tested, decide, decide_given
+from surpass.improve.results import CandidateResult, Check, Estimate, Settlement
+from surpass.improve.scoring import Rows, reward_range
+from surpass.improve.stages import plan_stages
+from surpass.policies.tilted import fit_multinomial
+
+__all__ = ["explain", "improve_decisions", "unit_of"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A learner that says what it is doing."""
+
+    learner: Learner
+    say: Say
+
+    @property
+    def name(self) -> str:
+        return self.learner.name
+
+    def fit(self, rows: Rows, fitted: nn.Module | None, seed: int) -> list[Candidate]:
+        self.say(f"learning {self.name} on {len(rows):,} rows")
+        return self.learner.fit(rows, fitted, seed)
+
+
+@dataclass(frozen=True)
+class ToldFast(Told):
+    """The same, for a learner that validates without refitting."""
+
+    def validate(
+        self, rows: Rows, fold: Tensor, folds: int, fitted: nn.Module | None
+    ) -> Validation:
+        return self.learner.validate(rows, fold, folds, fitted)  # type: ignore[attr-defined]
+
+
+def told(learners: Iterable[Learner], say: Say) -> tuple[Learner, ...]:
+    return tuple((ToldFast if hasattr(x, "validate") else Told)(x, say) for x in learners)
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a result rests on."""
+    out = {"python": platform.python_version()}
+    for name in ("surpass", "torch", "numpy", "scipy", "scikit-learn"):
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "not installed as a package"
+    return out
+
+
+def improve_decisions(
+    log: Decisions,
+    reference: Any = None,
+    methods: str | Sequence[str] = "auto",
+    *,
+    candidates: Mapping[str, nn.Module] | None = None,
+    ordered: bool = False,
+    level: float = 0.05,
+    margin: float = 0.0,
+    seed: int = 0,
+    reward_limits: tuple[float, float] | None = None,
+    accept_observed_range: bool = False,
+    winsorize: float | None = None,
+    propensity: str = "logged",
+    truth: Any = None,
+    name: str = "",
+    say: Say = lambda _: None,
+) -> Improvement:
+    """From a decision log to a verdict.
+
+    Args:
+        log: the decisions.
+        reference: the policy to surpass: a module, probabilities [N, A] or [A]; None: the logging
+            policy.
+        methods: keys of learners, or "auto".
+        candidates: policies made before the log was seen; they are tested instead of learned ones.
+        ordered: the order of `candidates` was fixed beforehand.
+        level, margin, seed: of the verdict.
+        reward_limits: the smallest and largest reward that may occur.
+        accept_observed_range: let the observed range stand for it; the reason repeats the
+            condition.
+        winsorize: test rewards cut at this quantile (of the learning rows) too; both must pass.
+        propensity: "logged", or "fitted" (a multinomial model; the claim is then conditional on
+            it).
+        truth: an object with `value(policy)`, where the truth is known.
+        name: what the report calls the log.
+        say: is told what happens.
+
+    Raises:
+        InputError: when the log, the reference or an option cannot be used.
+    """
+    seconds: dict[str, float] = {}
+    started = clock.perf_counter()
+
+    def done(stage: str) -> None:
+        nonlocal started
+        seconds[stage] = clock.perf_counter() - started
+        started = clock.perf_counter()
+
+    _check_options(level, margin, log)
+    say("checking the log")
+    limits = reward_range(log.reward.double(), reward_limits)
+    log = _with_fitted_propensities(log) if propensity == "fitted" else log
+    sticky, group = unit_of(log)
+    rows = Rows.of(log, limits.lo, limits.hi, _reference_rows(reference, log))
+    plan = plan_stages(len(rows), group=group, time=log.time, seed=seed)
+    done("checks")
+
+    if candidates:
+        say(f"scoring {len(candidates)} given policies")
+        decision = decide_given(
+            rows,
+            limits,
+            candidates,
+            group=group,
+            ordered=ordered,
+            level=level,
+            margin=margin,
+            seed=seed,
+            accept_observed=accept_observed_range,
+        )
+    else:
+        learners = told(_learners(methods, log), say)
+        decision = decide(
+            rows,
+            limits,
+            plan,
+            learners=learners,
+            level=level,
+            margin=margin,
+            seed=seed,
+            accept_observed=accept_observed_range,
+        )
+    done("learning and testing")
+    if winsorize is not None and decision.verdict == "PROMOTE":
+        decision = _winsorized(decision, winsorize)
+    said = _assumptions(decision, log, propensity, reference)
+    return explain(
+        decision, log, group, sticky, truth=truth, name=name, assumptions=said,
+        off_policy=reference is not None, seconds=seconds, say=say,
+    )  # fmt: skip
+
+
+def explain(
+    decision: Decision,
+    log: Decisions,
+    group: Tensor | None,
+    sticky: Check,
+    *,
+    truth: Any = None,
+    name: str = "",
+    assumptions: tuple[str, ...] = (),
+    off_policy: bool = False,
+    seconds: dict[str, float] | None = None,
+    say: Say = lambda _: None,
+) -> Improvement:
+    """From a decision to everything the report shows; a failed check turns PROMOTE into HOLD.
+
+    Args:
+        group: the unit of each row, or None. sticky: the duplicate check that was made with it.
+        off_policy: the reference is not the policy that wrote the log.
+    """
+    seconds = {} if seconds is None else seconds
+    started = clock.perf_counter()
+    say("looking at what could be wrong")
+    found = _checks(log, decision, group, sticky)
+    failed = next((c for c in found if not c.passed), None)
+    if failed is not None:
+        decision = decision.held(failed.reason)
+    seconds["checks of the result"] = clock.perf_counter() - started
+    say("comparing estimators")
+    started = clock.perf_counter()
+    results = _results(decision, log, truth)
+    unit = "row" if not decision.plan.grouped else _unit_name(log, sticky)
+    described = diagnosis(log, decision, found, unit)
+    seconds["estimators"] = clock.perf_counter() - started
+    return Improvement(
+        verdict=decision.verdict,
+        reason=_sentence(decision.reason),
+        log=name or log.about.name or "decision log",
+        reference=_reference_value(decision, off_policy),
+        best=next((r for r in results if r.tested), None),
+        candidates=results,
+        checks=found,
+        settlement=_settle(decision, log) if decision.verdict == "HOLD" else None,
+        diagnosis=described,
+        assumptions=assumptions,
+        rows=len(log.action),
+        level=decision.level,
+        margin=decision.margin,
+        seed=decision.seed,
+        versions=versions(),
+        seconds=seconds,
+        hand_over=_hand_over(decision, log),
+    )
+
+
+# ----------------------------------------------------------------------------------------------
+# before
+
+
+def _check_options(level: float, margin: float, log: Decisions) -> None:
+    if not 0 < level < 0.5:
+        raise InputError(f"--level is {level:g}; give a chance between 0 and 0.5, such as 0.05")
+    if not np.isfinite(margin):
+        raise InputError(f"--margin is {margin}; give a number in units of the reward")
+    if len(log.action) < 100:
+        raise InputError(f"the log has {len(log.action)} rows; at least 100 are needed")
+
+
+def unit_of(log: Decisions) -> tuple[Check, Tensor | None]:
+    """What an independent unit is: the named or found group, the context where assignment sticks,
+    or a row."""
+    full = log.propensities.double().numpy() if log.propensities is not None else None
+    check, repeated = look.duplicates(
+        log.context.numpy(), log.action.numpy(), log.propensity.double().numpy(), full
+    )
+    if log.group is not None:
+        return check, log.group.long()
+    return check, None if repeated is None else torch.from_numpy(repeated)
+
+
+def _unit_name(log: Decisions, sticky: Check) -> str:
+    named = log.about.provenance.get("roles", [])
+    column = next((c for c, role, *_ in named if role == "group"), None)
+    return str(column) if column else "equal context"
+
+
+def _reference_rows(reference: Any, log: Decisions) -> Tensor | None:
+    """The reference's probabilities on the log, [N, A]; None where it is the logging policy."""
+    if reference is None:
+        return None
+    n, k = len(log.action), log.n_actions
+    if isinstance(reference, nn.Module):
+        given = log.propensities if log.propensities is not None else torch.full((n, k), 1.0 / k)
+        with torch.no_grad():
+            table = reference(log.context.double(), given.double())
+    else:
+        table = torch.as_tensor(np.asarray(reference), dtype=torch.float64)
+        table = table.expand(n, -1) if table.dim() == 1 else table
+    if tuple(table.shape) != (n, k):
+        raise InputError(
+            f"the reference policy gives probabilities of shape {list(table.shape)}, "
+            f"the log needs [{n}, {k}]: it was made for other actions; give one for the actions "
+            + ", ".join(log.about.actions[:6] or [f"0..{k - 1}"])
+        )
+    return table.double()
+
+
+def _with_fitted_propensities(log: Decisions) -> Decisions:
+    model = fit_multinomial(log.context.double(), log.action.long(), log.n_actions)
+    with torch.no_grad():
+        table = model(log.context.double())
+    fitted = log.clone()
+    fitted.propensities = table.float()
+    fitted.propensity = table.gather(1, log.action.long()[:, None])[:, 0].float()
+    return fitted.described(log.about)
+
+
+def _learners(methods: str | Sequence[str], log: Decisions) -> tuple[Learner, ...]:
+    from surpass.methods.decisions import learners
+
+    return (*LEARNERS, *learners(methods, log)) if methods == "auto" else learners(methods, log)
+
+
+# ----------------------------------------------------------------------------------------------
+# after
+
+
+def _checks(
+    log: Decisions, decision: Decision, group: Tensor | None, sticky: Check
+) -> tuple[Check, ...]:
+    best = decision.best
+    unit = group.numpy() if group is not None else None
+    found = [
+        sticky,
+        look.groups(_units(decision) if group is not None else None, _unit_name(log, sticky)),
+    ]
+    scored = torch.cat([decision.plan.score(j) for j in range(len(decision.plan.bounds))])
+    scored = scored if len(scored) else decision.plan.order  # a journal's first look scores nothing
+    found.append(_propensities(log, scored, unit, decision))
+    if best is None:
+        return tuple(found)
+    found.append(look.support(best.unsupported, best.p <= decision.level))
+    found.append(look.effective_sample_size(best.weight.numpy()))
+    if log.time is not None:
+        x, moment = _by_time(best, log)
+        found += [look.serial_dependence(x, decision.level), look.fading_gain(x, moment)]
+    else:
+        for check in ("serial dependence", "fading gain"):
+            reason = "The log has no time column; name one with --time if it has."
+            found.append(Check(check, True, None, None, reason, ran=False))
+    return tuple(found)
+
+
+def _units(decision: Decision) -> int:
+    return int(decision.plan.unit.max()) + 1
+
+
+def _propensities(
+    log: Decisions, scored: Tensor, unit: np.ndarray | None, decision: Decision
+) -> Check:
+    index = scored.numpy()
+    context, action = log.context.numpy()[index], log.action.numpy()[index]
+    units = unit[index] if unit is not None else None
+    if log.propensities is not None:
+        table = log.propensities.double().numpy()[index]
+        return look.propensities_full(action, table, context, units)
+    learn = decision.plan.learn(0) if decision.plan.bounds[0][0] > 0 else scored
+    model = fit_multinomial(log.context[learn].double(), log.action[learn].long(), log.n_actions)
+    with torch.no_grad():
+        fitted = model(log.context[scored].double()).numpy()
+    p = log.propensity.double().numpy()[index]
+    return look.propensities_logged(action, p, fitted, context, units)
+
+
+def _by_time(best: Tested, log: Decisions) -> tuple[np.ndarray, np.ndarray]:
+    assert log.time is not None
+    moment = log.time[best.rows].double().numpy()
+    order = np.argsort(moment, kind="stable")
+    return best.x.numpy()[order], moment[order]
+
+
+def _winsorized(decision: Decision, quantile: float) -> Decision:
+    """The same test with rewards cut at a quantile of the learning rows; both must pass."""
+    if not 0.5 < quantile < 1:
+        raise InputError(
+            f"--winsorize is {quantile:g}; give a quantile between 0.5 and 1, such as 0.99"
+        )
+    cut = float(torch.quantile(decision.rows.reward[decision.plan.learn(0)], quantile))
+    rows = replace(
+        decision.rows, reward=decision.rows.reward.clamp_max(cut), hi=min(decision.range.hi, cut)
+    )
+    limits = replace(decision.range, hi=rows.hi)
+    again = decide(
+        rows,
+        limits,
+        decision.plan,
+        level=decision.level,
+        margin=decision.margin,
+        seed=decision.seed,
+        accept_observed=True,
+        walk=False,
+    )
+    if again.verdict == "PROMOTE":
+        return decision
+    return decision.held(
+        f"the gain is not proven for rewards cut at {cut:.4g}: it rests on a few large ones"
+    )
+
+
+def _results(decision: Decision, log: Decisions, truth: Any) -> tuple[CandidateResult, ...]:
+    if decision.best is None:
+        return ()
+    shown = [decision.best, *(t for t in decision.tested if t is not decision.best)]
+    known = {t.key for t in shown}
+    others = [t for t in decision.others() if t.key not in known] if decision.nominations else []
+    baseline = float(decision.rows.reward[decision.best.rows].mean())
+    return tuple(
+        _result(t, decision, log, truth, baseline, tested=t is decision.best)
+        for t in [*shown, *others]
+    )
+
+
+def _result(
+    t: Tested, decision: Decision, log: Decisions, truth: Any, baseline: float, tested: bool
+) -> CandidateResult:
+    weight = t.weight
+    ess = float(weight.sum() ** 2 / (weight**2).sum()) if float(weight.sum()) > 0 else 0.0
+    return CandidateResult(
+        key=t.key,
+        params=t.stages[-1].candidate.label.params,
+        value=baseline + t.gain,
+        low=baseline + t.gain_low,
+        high=baseline + t.gain_high,
+        gain=t.gain,
+        gain_low=t.gain_low,
+        gain_high=t.gain_high,
+        ess=ess,
+        support=1.0 - t.unsupported,
+        p_value=t.p,
+        tested=tested,
+        agreement=agreement(decision, t) if tested else (),
+        truth=_true_gain(t, truth),
+    )
+
+
+@torch.no_grad()
+def _true_gain(t: Tested, truth: Any) -> float | None:
+    if truth is None:
+        return None
+    table = t.policy(truth.contexts.double(), truth.logging.double())
+    return float(truth.value(table) - truth.value())
+
+
+def _reference_value(decision: Decision, off_policy: bool) -> Estimate:
+    """The reference's mean reward on all rows: observed, or importance-weighted where it did not
+    log."""
+    rows = decision.rows
+    reward = rows.reward
+    if off_policy:
+        assert rows.reference is not None
+        ratio = rows.reference.gather(1, rows.action[:, None])[:, 0] / rows.propensity
+        reward = ratio * reward
+    total, unit = reward.numpy(), decision.plan.unit.numpy()
+    if decision.plan.grouped:
+        size = np.bincount(unit)
+        mean = float(total.mean())
+        sums = np.bincount(unit, weights=total - mean)
+        error = float(np.sqrt((sums**2).sum())) / size.sum()
+        return Estimate(mean, mean - 1.645 * error, mean + 1.645 * error, "reference")
+    lo, hi = rows.lo, rows.hi
+    if off_policy:
+        most = float((reward.abs() / rows.reward.abs().clamp_min(1e-300)).max().clamp_min(1.0))
+        lo, hi = min(lo * most, 0.0), max(hi * most, 0.0)
+    bounds = guarded_bounds(total, lo, hi, decision.level)
+    return Estimate(bounds.mean, bounds.low, bounds.high, "reference")
+
+
+@torch.no_grad()
+def _settle(decision: Decision, log: Decisions) -> Settlement | None:
+    best, rows = decision.best, decision.rows
+    if best is None:
+        return settlement(
+            0.0, float(rows.reward.std()), -1.0, 1, float(rows.reward.mean()), decision.level
+        )
+    phi = torch.cat([s.phi for s in best.stages])
+    scored = rows.take(best.rows)
+    target = reference = noise = None
+    if scored.reference is not None:
+        target = candidate_probabilities(decision, best).numpy()
+        reference = scored.reference.numpy()
+        q = reward_predictions(decision, best).clamp(rows.lo, rows.hi).numpy()
+        two = decision.range.source == "two-valued"
+        spread = np.sqrt(np.maximum((q - rows.lo) * (rows.hi - q), 0.0))
+        noise = spread if two else np.full_like(q, float(scored.reward.std()))
+    guard = min(s.lower for s in best.stages) * decision.plan.largest_unit
+    return settlement(
+        best.gain - decision.margin,
+        float(phi.std()),
+        guard,
+        len(phi),
+        float(rows.reward.mean()),
+        decision.level,
+        target,
+        reference,
+        noise,
+        log.about.actions,
+    )
+
+
+def _assumptions(
+    decision: Decision, log: Decisions, propensity: str, reference: Any
+) -> tuple[str, ...]:
+    said = []
+    if decision.range.assumption:
+        said.append(_sentence(decision.range.assumption))
+    if propensity == "fitted":
+        said.append("The propensities are those of a fitted model of the logging policy.")
+    if reference is not None:
+        said.append("The reference did not write the log; its own value is estimated from it.")
+    if log.propensities is None:
+        said.append(
+            "Only the logged action's propensity is known; the reference is a fitted model of it."
+        )
+    said.append(
+        "One decision does not change what another earns, rewards are complete, and the logging "
+        "policy did not change in ways that its propensities do not show."
+    )
+    return tuple(said)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _hand_over(decision: Decision, log: Decisions) -> Any:
+    best = decision.best
+    if best is None or decision.verdict == "REJECT":
+        return None
+
+    def write(folder: Path) -> None:
+        from surpass.policies.handover import save
+
+        save(best.policy, folder, about=log.about, reference=_constant_reference(decision.rows))
+
+    return write
+
+
+def _constant_reference(rows: Rows) -> Tensor | None:
+    """The reference's probabilities, [A], where they are the same in every context."""
+    rho = rows.reference
+    if rho is None or float((rho - rho[:1]).abs().max()) > 1e-9:
+        return None
+    return rho[0]

@@ -1,0 +1,131 @@
+"""`surpass.improve`: whatever the logs are, from them to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from surpass.errors import InputError
+from surpass.improve.improvement import Improvement
+
+__all__ = ["improve"]
+
+
+def improve(
+    logs: Any,
+    reference: Any = None,
+    methods: str | Sequence[str] = "auto",
+    *,
+    level: float = 0.05,
+    margin: float = 0.0,
+    seed: int = 0,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    candidates: Mapping[str, Any] | None = None,
+    ordered: bool = False,
+    reward_range: tuple[float, float] | None = None,
+    accept_observed_range: bool = False,
+    winsorize: float | None = None,
+    propensity_model: str = "logged",
+    journal: str | Path | None = None,
+    looks: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    **columns: Any,
+) -> Improvement:
+    """Learn better policies from logs, test one, and say PROMOTE, HOLD or REJECT.
+
+    Args:
+        logs: a file, a folder of parts, a name such as "digits" or "open-bandit:random/men", a
+            data frame, a dict of
+            columns, or `Decisions`.
+        reference: the policy to surpass: a policy folder, a module, or probabilities [N, A] or
+            [A]; by default the
+            policy that wrote the log.
+        methods: keys of learners, or "auto".
+        level: the allowed chance of promoting a policy that is not better.
+        margin: the gain over the reference that has to be proven, in units of the reward.
+        seed: of everything random: the same seed gives the same verdict.
+        out: a folder for report.html, report.json, verdict.md and the policy.
+        overwrite: replace that folder if it exists.
+        candidates: policies made before the log was seen, by name; they are tested instead of
+            learned ones.
+        ordered: the order of `candidates` was fixed beforehand: each is tested at the full level
+            until one fails.
+        reward_range: the smallest and largest reward that may ever occur.
+        accept_observed_range: let the observed range stand for it; the verdict repeats that
+            condition.
+        winsorize: also test rewards cut at this quantile; both tests must pass.
+        propensity_model: "logged", or "fitted" where the logged ones are wrong; the claim then
+            rests on the model.
+        journal: a file that keeps repeated looks at a growing log honest (see
+            `surpass.improve.journal`).
+        looks: the number of looks, where it is planned beforehand.
+        say: is told what happens, a line at a time.
+        columns: which column is what, such as `reward="clicked"`, `group="user"`.
+
+    Returns:
+        The verdict with everything it rests on; `.save(folder)` writes the report.
+
+    Raises:
+        InputError: when something given cannot be used, in one line that says how to mend it.
+    """
+    from surpass.data import open_log
+    from surpass.improve.decisions import improve_decisions
+
+    if out is not None and Path(out).exists() and not overwrite:
+        raise InputError(f"{out} exists; it was kept as it is. Give another --out, or --overwrite")
+    say("reading the log")
+    opened = open_log(logs, **({"seed": seed} if _takes_seed(logs) else {}), **columns)
+    if getattr(opened, "columns", None) is not None:
+        for column, role, *why in opened.columns.table():
+            say(f"column {column}: {role}" + (f" ({why[0]})" if why and why[0] else ""))
+    log = opened.read()
+    options: dict[str, Any] = {
+        "level": level, "margin": margin, "seed": seed, "reward_limits": reward_range,
+        "accept_observed_range": accept_observed_range,
+    }  # fmt: skip
+    if journal is not None:
+        from surpass.improve.journal import improve_with_journal
+
+        result = improve_with_journal(
+            log, Path(journal), looks=looks, name=opened.name, say=say, **options
+        )
+    elif looks is not None:
+        raise InputError("--looks needs --journal FILE, which remembers the looks that were taken")
+    else:
+        result = improve_decisions(
+            log,
+            _policy(reference),
+            methods,
+            candidates=_policies(candidates),
+            ordered=ordered,
+            winsorize=winsorize,
+            propensity=propensity_model,
+            truth=opened.truth,
+            name=opened.name,
+            say=say,
+            **options,
+        )
+    if out is not None:
+        say(f"writing {out}")
+        result.save(out, overwrite=overwrite)
+    return result
+
+
+def _takes_seed(logs: Any) -> bool:
+    """Files draw the rows of their encoder from the seed; named sources and held logs have their
+    own."""
+    return isinstance(logs, str | Path) and Path(logs).exists()
+
+
+def _policy(reference: Any) -> Any:
+    if isinstance(reference, str | Path):
+        from surpass.policies.handover import load
+
+        return load(reference)
+    return reference
+
+
+def _policies(candidates: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if candidates is None else {name: _policy(p) for name, p in candidates.items()}
