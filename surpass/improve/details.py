@@ -42,13 +42,32 @@ def _folded(key: str, title: str, blocks: list[Block]) -> Section | None:
     return Section(key, title, tuple(blocks), folded=True) if blocks else None
 
 
-def _method(result: Improvement) -> list[str]:
-    level = percent(result.level)
-    return [
+_ORIGIN = {
+    "learned": (
         "Candidates are learned in stages on growing parts of the log; each stage is scored on "
         "rows that come after, so no row judges a policy that has seen it.",
         "Within the learning rows, cross-validation picks the one candidate whose gain looks "
         "most provable. Only that one is tested.",
+    ),
+    "given": (
+        "The candidates were given, so all rows can judge them; the reward model that calms the "
+        "noise is fitted on other rows than those it is used on.",
+        "With several candidates, Holm's procedure shares the level among them, unless their order "
+        "was fixed beforehand: then each is tested in turn until one fails.",
+    ),
+    "journal": (
+        "At each look a policy is nominated from all earlier rows and frozen, with its hash, in "
+        "the journal; only rows that arrive later are scored with it.",
+        "The evidence of all looks is multiplied up, so that any number of looks together keeps "
+        "the level.",
+    ),
+}
+
+
+def _method(result: Improvement) -> list[str]:
+    level = percent(result.level)
+    return [
+        *_ORIGIN[result.design],
         "Each row is scored with a doubly robust paired score: what the candidate would have "
         "earned there minus what the reference earned, with a reward model to calm the noise.",
         "The guarded test adds one imaginary row with the worst score that the reward's range "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from surpass.errors import atomic_dir
 from surpass.improve.results import (
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HandOver", "Improvement"]
 
+Design = Literal["learned", "given", "journal"]
 HandOver = Callable[[Path], Any]
 """Writes the policy into the folder it is given (`policy/` beside the report)."""
 
@@ -71,6 +72,8 @@ class Improvement:
         seconds: per stage.
         figures: further pictures, for logs that are not decision logs.
         usage: (caption, code) pairs, how to use the policy; empty: the ordinary ones.
+        design: how the tested policy came about: "learned" from this log, "given" by the user, or
+            frozen in a "journal" before the rows that judged it.
         reference_name: what the reference policy is, in words.
         created: when, ISO 8601, UTC.
         hand_over: writes the policy into a folder; None when there is nothing to hand over.
@@ -94,6 +97,7 @@ class Improvement:
     seconds: Mapping[str, float] = field(default_factory=dict)
     figures: tuple[Figure, ...] = ()
     usage: tuple[tuple[str, str], ...] = ()
+    design: Design = "learned"
     reference_name: str = "the policy that wrote the log"
     created: str = field(default_factory=_now)
     hand_over: HandOver | None = field(default=None, repr=False, compare=False)

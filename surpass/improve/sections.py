@@ -156,9 +156,16 @@ def _protocol(result: Improvement) -> str:
         return ""
     scored = result.diagnosis.get("scored")
     rows = f"{count(scored)} rows" if scored is not None else "rows"
+    opening = {
+        "learned": "One policy was chosen on the rows it learned from, then tested once, on "
+        f"{rows} it had never seen.",
+        "given": f"The policies were fixed before this log was looked at, and scored on {rows}; "
+        "where there are several, the test pays for each of them.",
+        "journal": f"Each look froze a policy, and only rows that came later judged it: {rows} so "
+        "far. Looking often is paid for.",
+    }[result.design]
     return (
-        f"One policy was chosen on the rows it learned from, then tested once, on {rows} it had "
-        f"never seen. Over repeated logs, such a test promotes a policy that is no better at most "
+        f"{opening} Over repeated logs, such a test promotes a policy that is no better at most "
         f"{percent(result.level)} of the time."
     )
 

@@ -4,6 +4,7 @@ console."""
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -130,7 +131,7 @@ def plain_text(value: Any, longest: int = 60) -> str:
     text = "".join(
         " " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") else c for c in str(value)
     )
-    text = " ".join(text.split())
+    text = re.sub(" +", " ", text).strip()  # a no-break space stays one
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

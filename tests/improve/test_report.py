@@ -25,6 +25,7 @@ from surpass.improve.wording import (
     label,
     number,
     percent,
+    plain_text,
     relative,
     rounded_rows,
 )
@@ -343,3 +344,17 @@ def test_numbers_show_the_digits_that_their_interval_supports():
 def test_a_candidate_is_named_by_its_settings():
     made = candidate("tilt", 0.1, 0.1, 0.5, c=4.0, model="ridge", unused=None)
     assert label(made) == "tilt (c=4, model=ridge)"
+
+
+@pytest.mark.parametrize(
+    "design, said", [("given", "fixed before this log"), ("journal", "rows that came later")]
+)
+def test_the_story_of_the_test_follows_its_design(design, said):
+    html = dataclasses.replace(promote(), design=design).html()
+    assert said in html and "chosen on the rows it learned from" not in html
+    assert "chosen on the rows it learned from" in promote().html()
+
+
+def test_a_no_break_space_survives_and_control_characters_do_not():
+    assert plain_text("5\u00a0%\n\t of\x07  it\u202e") == "5\u00a0% of it"
+    assert plain_text("x" * 70) == "x" * 59 + "\u2026"
