@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surpass.errors import InputError
-from surpass.policies.tilted import policy_class, rebuild, specification
+from surpass.policies.tilted import policy_class
 
-__all__ = ["ActionValues", "LinearValues", "MLPValues", "StandardizedValues"]
+__all__ = ["ActionValues", "LinearValues", "MLPValues"]
 
 
 class ActionValues(nn.Module):
@@ -111,34 +111,3 @@ class MLPValues(ActionValues):
 
     def forward(self, context: Float[Tensor, "N d"]) -> Float[Tensor, "N A"]:
         return self.net((context.to(self.mean.dtype) - self.mean) * self.scale)
-
-
-@policy_class
-class StandardizedValues(ActionValues):
-    """Another net on the standardized context: `values((context - mean) / spread)`."""
-
-    mean: Tensor
-    spread: Tensor
-
-    def __init__(self, values: ActionValues | dict[str, Any], n_inputs: int) -> None:
-        """Args: values: a net, or its specification. n_inputs: d."""
-        super().__init__()
-        self.values: ActionValues = rebuild(values) if isinstance(values, dict) else values  # type: ignore[assignment]
-        self.n_inputs, self.n_actions = n_inputs, self.values.n_actions
-        self.register_buffer("mean", torch.zeros(n_inputs, dtype=torch.float64))
-        self.register_buffer("spread", torch.ones(n_inputs, dtype=torch.float64))
-
-    @classmethod
-    def of(cls, values: ActionValues, mean: Tensor, spread: Tensor) -> StandardizedValues:
-        """From numbers, [d] each."""
-        made = cls(values, mean.shape[0])
-        made.mean.copy_(mean)
-        made.spread.copy_(spread)
-        return made
-
-    @property
-    def config(self) -> dict[str, Any]:  # type: ignore[override]
-        return {"values": specification(self.values), "n_inputs": self.n_inputs}
-
-    def forward(self, context: Float[Tensor, "N d"]) -> Float[Tensor, "N A"]:
-        return self.values((context.to(self.mean.dtype) - self.mean) / self.spread)

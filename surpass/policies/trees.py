@@ -8,6 +8,7 @@ scikit-learn's trees follow.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,34 +23,39 @@ from surpass.policies.tilted import policy_class
 
 __all__ = ["TreeValues"]
 
-_CHUNK = 4096  # rows evaluated at once: node tables and rows then stay in the cache
+_CHUNK = 1_000_000  # nodes visited at once: tables and rows then stay in the cache
 
 
 @policy_class
 class TreeValues(ActionValues):
-    """A sum of trees per action: `link(base_a + sum_t tree_{a,t}(context))`.
+    """A sum of trees per action, on the standardized context z = (context - mean) / spread:
+    link(base_a + sum_t uses_{t,a} tree_t(z)).
 
-    Nodes of all trees lie in one table. A row goes left where `context[feature] <= threshold`;
-    the right child follows the left one; a leaf is its own left child with threshold +inf.
+    Nodes of all trees lie in one table. A row goes left where `z[feature] <= threshold`; the right
+    child follows the left one; a leaf is its own left child with threshold +inf. Trees that several
+    actions share are evaluated once.
 
     Attributes:
-        roots: the first node of every tree, [A, T].
+        roots: the first node of every tree, [U]. uses: how often each action adds it, [U, A].
         feature, left: [nodes] integers. threshold, value: [nodes], double precision.
-        base: [A].
+        base: [A]. mean, spread: [d].
     """
 
     roots: Tensor
+    uses: Tensor
     feature: Tensor
     threshold: Tensor
     left: Tensor
     value: Tensor
     base: Tensor
+    mean: Tensor
+    spread: Tensor
 
     def __init__(
         self, n_inputs: int, n_actions: int, trees: int, nodes: int, depth: int,
         link: str = "identity", low: float = 0.0, high: float = 1.0,
     ) -> None:  # fmt: skip
-        """Empty tables of the given sizes: `trees` per action, `nodes` in all, `depth` levels.
+        """Empty tables of the given sizes: `trees` and `nodes` in all, `depth` levels.
 
         `link` is "identity", or "sigmoid": low + (high - low) sigmoid(.).
         """
@@ -59,46 +65,61 @@ class TreeValues(ActionValues):
         self.n_inputs, self.n_actions = n_inputs, n_actions
         self.trees, self.nodes, self.depth = trees, nodes, depth
         self.link, self.low, self.high = link, float(low), float(high)
-        self.register_buffer("roots", torch.zeros(n_actions, trees, dtype=torch.int64))
+        f64 = torch.float64
+        self.register_buffer("roots", torch.zeros(trees, dtype=torch.int64))
+        self.register_buffer("uses", torch.zeros(trees, n_actions, dtype=f64))
         self.register_buffer("feature", torch.zeros(nodes, dtype=torch.int64))
         self.register_buffer("left", torch.zeros(nodes, dtype=torch.int64))
-        self.register_buffer("threshold", torch.zeros(nodes, dtype=torch.float64))
-        self.register_buffer("value", torch.zeros(nodes, dtype=torch.float64))
-        self.register_buffer("base", torch.zeros(n_actions, dtype=torch.float64))
+        self.register_buffer("threshold", torch.zeros(nodes, dtype=f64))
+        self.register_buffer("value", torch.zeros(nodes, dtype=f64))
+        self.register_buffer("base", torch.zeros(n_actions, dtype=f64))
+        self.register_buffer("mean", torch.zeros(n_inputs, dtype=f64))
+        self.register_buffer("spread", torch.ones(n_inputs, dtype=f64))
         self.config: dict[str, Any] = {
             "n_inputs": n_inputs, "n_actions": n_actions, "trees": trees, "nodes": nodes,
             "depth": depth, "link": link, "low": self.low, "high": self.high,
         }  # fmt: skip
+        self._last: tuple[weakref.ref[Tensor], int, Tensor] | None = None
 
     def forward(self, context: Float[Tensor, "N d"]) -> Float[Tensor, "N A"]:
-        x = context.to(torch.float64)
-        if torch.compiler.is_exporting() or x.shape[0] <= _CHUNK:
-            total = self._sums(x)
-        else:
-            total = torch.cat([self._sums(rows) for rows in x.split(_CHUNK)])
+        if torch.compiler.is_exporting():
+            return self._values(context)
+        # tilts of one model ask for the same rows one after another: the last answer is kept
+        if self._last is not None:
+            asked, version, known = self._last
+            if asked() is context and context._version == version:
+                return known
+        rows = max(64, _CHUNK // self.trees)
+        out = torch.cat([self._values(some) for some in context.split(rows)])
+        self._last = (weakref.ref(context), context._version, out)
+        return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}
+
+    def _values(self, context: Float[Tensor, "N d"]) -> Float[Tensor, "N A"]:
+        z = (context.to(torch.float64) - self.mean) / self.spread
+        total = self.base + self._leaves(z) @ self.uses
         if self.link == "sigmoid":
             return self.low + (self.high - self.low) * torch.sigmoid(total)
         return total
 
-    def _sums(self, x: Float[Tensor, "N d"]) -> Float[Tensor, "N A"]:
-        columns = [
-            self.base[a] + self._leaves(x, self.roots[a]).sum(-1) for a in range(self.n_actions)
-        ]
-        return torch.stack(columns, -1)
-
-    def _leaves(self, x: Float[Tensor, "N d"], roots: Tensor) -> Float[Tensor, "N T"]:
-        at = roots.unsqueeze(0).expand(x.shape[0], -1)
+    def _leaves(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N U"]:
+        at = self.roots.unsqueeze(0).expand(z.shape[0], -1)
         for _ in range(self.depth):
-            right = x.gather(1, self.feature[at]) > self.threshold[at]
+            right = z.gather(1, self.feature[at]) > self.threshold[at]
             at = self.left[at] + right.to(torch.int64)
         return self.value[at]
 
     # ------------------------------------------------------------------------------------ building
 
     @classmethod
-    def of_joint(cls, model: Any, n_inputs: int, n_actions: int, **link: Any) -> TreeValues:
-        """From one fitted HistGradientBoosting model of [context, action number], the action last,
-        as a category or as a number.
+    def of_joint(
+        cls, model: Any, n_inputs: int, n_actions: int, mean: Tensor | None = None,
+        spread: Tensor | None = None, **link: Any,
+    ) -> TreeValues:  # fmt: skip
+        """From one fitted HistGradientBoosting model of [z, action number], the action last, as a
+        category or as a number; z is the context less `mean`, by `spread` (or the context itself).
 
         Splits on the action are resolved here, so what is left per action are trees of the context
         alone.
@@ -107,8 +128,11 @@ class TreeValues(ActionValues):
             InputError: when the model has several outputs or other categorical features.
         """
         every = [_trees_of(model, n_inputs, action) for action in range(n_actions)]
-        base = [_base_of(model)] * n_actions
-        return cls._assemble(every, base, n_inputs, **link)
+        made = cls._assemble(every, [_base_of(model)] * n_actions, n_inputs, **link)
+        if mean is not None and spread is not None:
+            made.mean.copy_(mean)
+            made.spread.copy_(spread)
+        return made
 
     @classmethod
     def of_each(cls, models: Sequence[Any], n_inputs: int, **link: Any) -> TreeValues:
@@ -120,13 +144,14 @@ class TreeValues(ActionValues):
     def _assemble(
         cls, every: list[list[_Tree]], base: Sequence[float], n_inputs: int, **link: Any
     ) -> TreeValues:
-        trees = max(1, *(len(each) for each in every))
         table = _Table()
-        nothing = table.leaf(0.0)  # stands in where an action has fewer trees
-        roots = [[table.add(tree) for tree in each] for each in every]
-        roots = [row + [nothing] * (trees - len(row)) for row in roots]
-        made = cls(n_inputs, len(every), trees, len(table.value), table.depth, **link)
-        made.roots.copy_(torch.tensor(roots))
+        members = [[table.add(tree) for tree in each] for each in every]
+        place = {root: i for i, root in enumerate(dict.fromkeys(r for m in members for r in m))}
+        made = cls(n_inputs, len(every), len(place), len(table.value), table.depth, **link)
+        for action, roots in enumerate(members):
+            for root in roots:
+                made.uses[place[root], action] += 1.0
+        made.roots.copy_(torch.tensor(list(place), dtype=torch.int64))
         for name in ("feature", "left", "threshold", "value"):
             held = getattr(made, name)
             held.copy_(torch.tensor(getattr(table, name), dtype=held.dtype))
@@ -153,12 +178,6 @@ class _Table:
         self.value: list[float] = []
         self.depth = 0
         self._seen: dict[tuple, int] = {}
-
-    def leaf(self, value: float) -> int:
-        """Append a leaf; returns its number."""
-        at = len(self.value)
-        self._put(0, at, np.inf, value)
-        return at
 
     def add(self, tree: _Tree) -> int:
         """Append a tree; returns the number of its root."""

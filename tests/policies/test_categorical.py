@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surpass.errors import InputError
-from surpass.policies.action_values import LinearValues, MLPValues, StandardizedValues
+from surpass.policies.action_values import LinearValues, MLPValues
 from surpass.policies.categorical import (
     Greedy,
     OneAction,
@@ -80,16 +80,10 @@ def test_network_starts_at_its_base_and_standardizes():
     torch.testing.assert_close(Softmax(net)(X, RHO), RHO)
 
 
-def test_standardized_values_are_the_inner_ones_on_scaled_context():
-    mean, spread = torch.tensor([1.0, 2.0]).double(), torch.tensor([2.0, 0.5]).double()
-    outer = StandardizedValues.of(linear(), mean, spread)
-    assert torch.equal(outer(X), linear()((X - mean) / spread))
-
-
 @pytest.mark.parametrize(
     "policy",
     [Softmax(linear(), 0.7), Greedy(linear(), "uniform"), OneAction(2, 3), ReferencePolicy(),
-     Capped(Softmax(StandardizedValues.of(MLPValues(2, 3, (4,)), X[0], X[0] + 1)), 3.0)],
+     Capped(Softmax(MLPValues(2, 3, (4,)).standardize(X.float() + 1)), 3.0)],
     ids=lambda p: type(p).__name__,
 )  # fmt: skip
 def test_rebuilt_from_its_specification_and_state_it_is_the_same(policy):

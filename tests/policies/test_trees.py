@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -71,8 +73,9 @@ def test_equal_trees_are_stored_once(rows):
         np.column_stack([x, noise]), reward
     )
     one, many = TreeValues.of_joint(model, D, 1), TreeValues.of_joint(model, D, A)
-    assert many.nodes == one.nodes
-    assert torch.equal(many(torch.from_numpy(x))[:, 3], one(torch.from_numpy(x))[:, 0])
+    assert (many.nodes, many.trees) == (one.nodes, one.trees)
+    context = torch.from_numpy(x)
+    torch.testing.assert_close(many(context)[:, 3], one(context)[:, 0])
 
 
 def test_categorical_context_is_refused(rows):
@@ -81,3 +84,22 @@ def test_categorical_context_is_refused(rows):
     model = HistGradientBoostingRegressor(categorical_features=[0], max_iter=2).fit(cats, reward)
     with pytest.raises(InputError, match="only the action"):
         TreeValues.of_joint(model, D, A)
+
+
+def test_standardization_is_inside_and_the_last_answer_follows_its_rows(rows):
+    x, action, reward = rows
+    mean, spread = torch.from_numpy(x.mean(0)), torch.from_numpy(x.std(0))
+    z = (x - x.mean(0)) / x.std(0)
+    model = HistGradientBoostingRegressor(categorical_features=[D], max_iter=5).fit(
+        np.column_stack([z, action]), reward
+    )
+    values = TreeValues.of_joint(model, D, A, mean, spread)
+    context = torch.from_numpy(x.copy())
+    np.testing.assert_allclose(values(context).numpy(), expected(model, z), atol=1e-10)
+    assert values(context) is values(context)
+    context += 1.0  # the same tensor with other numbers
+    again = (x + 1.0 - x.mean(0)) / x.std(0)
+    np.testing.assert_allclose(values(context).numpy(), expected(model, again), atol=1e-10)
+    np.testing.assert_allclose(
+        pickle.loads(pickle.dumps(values))(context).numpy(), expected(model, again), atol=1e-10
+    )

@@ -18,7 +18,7 @@ from surpass.critics.deviations import DeviationModel, Standardizer, deviation_s
 from surpass.critics.rewards import Boosting
 from surpass.errors import InputError
 from surpass.methods.decisions.candidate import Candidate, Label, LearningRows, reference_of
-from surpass.policies.action_values import ActionValues, LinearValues, StandardizedValues
+from surpass.policies.action_values import ActionValues, LinearValues
 from surpass.policies.categorical import Softmax
 from surpass.policies.tilted import CAP, Capped
 from surpass.policies.trees import TreeValues
@@ -122,8 +122,8 @@ class BoostedTrees:
         link: dict[str, Any] = {}
         if fitted.levels is not None:
             link = {"link": "sigmoid", "low": fitted.levels[0], "high": fitted.levels[1]}
-        trees = TreeValues.of_joint(fitted.model, n_inputs, rows.n_actions, **link)
-        return StandardizedValues.of(trees, fitted.standard.mean, fitted.standard.spread)
+        mean, spread = fitted.standard.mean, fitted.standard.spread
+        return TreeValues.of_joint(fitted.model, n_inputs, rows.n_actions, mean, spread, **link)
 
 
 @dataclass(frozen=True)
