@@ -100,7 +100,7 @@ def read_block(batch: pa.RecordBatch, columns: Columns, file: str, start: int) -
         block.group = stable_codes(array)
     if columns.row_id:
         array = plain(batch[columns.row_id])
-        _missing(bad, columns.row_id, array, "the row id is missing", "fill it, or --row_id none")
+        _missing(bad, columns.row_id, array, "the row id is missing", "fill it, or --row-id none")
         block.row_id = stable_codes(array)
     if bad:
         worst = min(bad, key=lambda b: b.row)

@@ -4,7 +4,7 @@ better."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +43,8 @@ _MANY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     for role, (prefixes, lists) in {
         "propensities": (
             "propensity propensities pscore prob probability actionprob pib",
-            "propensities pscores probabilities probs actionprobabilities actionprobs pmf",
+            """propensity propensities pscores probabilities probs actionprobabilities actionprobs
+            pmf""",
         ),
         "available": (
             "available eligible",
@@ -122,8 +123,15 @@ def guess(schema: pa.Schema, sample: pa.Table, file: str, **given: Any) -> Colum
             exist.
     """
     known = list(schema.names)
-    told = {role: _told(role, value, known, file) for role, value in given.items()}
+    told = {role: _told(role, value, known, file) for role, value in _by_prefix(given, schema)}
     taken = {c for v in told.values() if v for c in ((v,) if isinstance(v, str) else v)}
+    for role in ("action", "reward", "propensity"):
+        held = told[role] if role in told else _single(role, schema, set())
+        if held is not None and held in (told.get("context") or ()):
+            raise at(
+                file, held, None, f"is the {role}, so a policy cannot look at it",
+                "leave it out of --context",
+            )  # fmt: skip
     found: dict[str, Any] = {}
     for role in ("action", "reward", "time", "position", "group", "cost", "row_id"):
         found[role] = told[role] if role in told else _single(role, schema, taken)
@@ -183,6 +191,26 @@ def _told(role: str, value: Any, known: list[str], file: str) -> Any:
     return tuple(names) if many else names[0]
 
 
+def _by_prefix(given: dict[str, Any], schema: pa.Schema) -> Iterator[tuple[str, Any]]:
+    """The roles as given; `--propensity` of a list column or a prefix is the whole row."""
+    known = schema.names
+    for role, value in given.items():
+        if role not in ("propensity", *_MANY) or not isinstance(value, str) or "," in value:
+            yield role, value
+        elif value in known:
+            whole = role == "propensity" and kind_of(schema.field(value).type) == "list"
+            yield "propensities" if whole else role, value
+        else:
+            ends = {n: e for n in known if (e := _suffix(n, value)) is not None}
+            many = sorted(ends, key=lambda n: _order(ends[n]))
+            if len(many) < 2:
+                yield role, value
+            else:
+                yield "propensities" if role == "propensity" else role, many
+    if given.get("propensity") == UNIFORM and UNIFORM not in known and "propensities" not in given:
+        yield "propensities", None
+
+
 def _bare(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
@@ -215,7 +243,8 @@ def _many(role: str, schema: pa.Schema, taken: set[str], seen: set[str]) -> tupl
 
 def _suffix(name: str, prefix: str) -> str | None:
     """What follows the prefix: `3` in `propensity_3`, `propensity[3]` and `prob.3`."""
-    pattern = "".join(c + "[_ -]?" for c in prefix[:-1]) + prefix[-1]
+    letters = [re.escape(c) for c in prefix]
+    pattern = "[_ -]?".join(letters)
     match = re.fullmatch(rf"(?i:{pattern})(?:[_.:= -]|\[)(.+?)\]?", name)
     return match.group(1) if match else None
 

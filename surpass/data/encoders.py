@@ -133,6 +133,7 @@ class Encoder:
         min_count: int = 5,
         hash_above: int = 1000,
         buckets: int = 64,
+        log: str = "the log",
     ) -> Encoder:
         """Learn levels and medians from these rows.
 
@@ -143,6 +144,7 @@ class Encoder:
             max_levels: at most this many levels of a column, the most frequent ones, get a column
                 of their own.
             min_share, min_count: a level rarer than both allow is pooled with `(other)`.
+            log: what errors call the data.
             hash_above: a column with more levels than this is hashed into `buckets` columns.
 
         Raises:
@@ -158,15 +160,15 @@ class Encoder:
             if kind == "text" or name in categorical:
                 kinds.append(_levels(name, column, max_levels, floor, hash_above, buckets))
             elif kind == "list":
-                values = number_columns(column, None, "the log", name)
+                values = number_columns(column, None, log, name)
                 numeric += [_number(name, values[:, j], index=j) for j in range(values.shape[1])]
             elif kind in ("number", "nothing"):
-                numeric.append(_number(name, numbers(column, "the log", name)))
+                numeric.append(_number(name, numbers(column, log, name)))
             elif kind == "time":
-                numeric.append(_number(name, seconds(column, "the log", name) / _DAY, time=True))
+                numeric.append(_number(name, seconds(column, log, name) / _DAY, time=True))
             else:
                 raise InputError(
-                    f"the log: column {name!r} holds {kind}, which cannot be encoded; flatten it, "
+                    f"{log}: column {name!r} holds {kind}, which cannot be encoded; flatten it, "
                     "or leave it out with --context"
                 )
         return cls(tuple(numeric), tuple(kinds), table.num_rows)
@@ -207,6 +209,7 @@ class Encoder:
                 if c.column not in lists:
                     lists[c.column] = number_columns(column, widths[c.column], "the log", c.column)
                 left[:, j] = lists[c.column][:, c.index]
+        left[~np.isfinite(left)] = np.nan
         right = np.zeros((n, len(self.categorical)), dtype=np.int64)
         for j, c in enumerate(self.categorical):
             right[:, j] = c.codes(_get(table, c.column))
@@ -298,7 +301,7 @@ def _get(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _number(name: str, values: np.ndarray, index: int | None = None, time: bool = False) -> Number:
-    empty = np.isnan(values)
+    empty = ~np.isfinite(values)
     fill = 0.0 if empty.all() else float(np.median(values[~empty]))
     return Number(name, fill, bool(empty.any()), index, time)
 

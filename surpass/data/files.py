@@ -21,7 +21,13 @@ import pyarrow.ipc as ipc
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
-from surpass.data.text import broken_csv_row, broken_json_row, read_lines
+from surpass.data.text import (
+    broken_csv_row,
+    broken_json_row,
+    not_utf8_row,
+    read_lines,
+    suspicious_quotes,
+)
 from surpass.errors import InputError
 
 __all__ = [
@@ -415,7 +421,13 @@ def _open_csv(path: Path, name: str) -> Part:
             known[column] = (
                 pa.float64() if known[column] in (pa.int64(), pa.bool_()) else pa.string()
             )
-    if broken := broken_csv_row(path, delimiter, quotes_only=True):
+    for column in schema:
+        if pa.types.is_binary(column.type):
+            row = not_utf8_row(path)
+            raise at(name, column.name, row, "the text is not UTF-8", "save the file as UTF-8")
+    if suspicious_quotes(path, rows) and (
+        broken := broken_csv_row(path, delimiter, quotes_only=True)
+    ):
         raise at(name, broken[1], broken[0], broken[2], broken[3])
     return replace(part, schema=schema, rows=rows)
 

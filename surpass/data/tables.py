@@ -236,7 +236,9 @@ class TableLog:
         for name in self.columns.context:
             if kind_of(table[name].type) == "text" and name not in categorical:
                 self._refuse_numeric_text(name, table[name])
-        return Encoder.fit(table, self.columns.context, categorical=sorted(categorical))
+        return Encoder.fit(
+            table, self.columns.context, categorical=sorted(categorical), log=self.name
+        )
 
     def _refuse_numeric_text(self, name: str, column: pa.ChunkedArray) -> None:
         """A text column that is nearly all numbers is a numeric column with a stray word in it."""
@@ -383,7 +385,7 @@ class _Scanner:
         if log.names or log.columns.actions:
             return log.names or log.columns.actions
         seen = sorted(self.counts, key=_natural)
-        if len(seen) > max(1000, self.found.rows // 2):
+        if len(seen) > self.found.rows // 2:
             raise at(
                 log.name, log.columns.action, None,
                 f"{len(seen)} different actions in {self.found.rows} rows",
@@ -422,7 +424,7 @@ class _Scanner:
         inside = "" if file == first_file else f" of {first_file}"
         raise at(
             file, column, row, f"this row id was already in row {first_row}{inside}",
-            "drop the duplicates, or --row_id none if it is not an id",
+            "drop the duplicates, or --row-id none if it is not an id",
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import IO, Any, cast
 
-__all__ = ["broken_csv_row", "broken_json_row", "read_lines"]
+__all__ = ["broken_csv_row", "broken_json_row", "not_utf8_row", "read_lines", "suspicious_quotes"]
 
 Broken = tuple[int, str | None, str, str]  # data row, column, what is wrong, how to mend it
 
@@ -22,15 +22,20 @@ def read_lines(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
 
 
-def broken_csv_row(path: Path, delimiter: str, quotes_only: bool = False) -> Broken | None:
-    """The first data row whose quote is never closed or that has too many or too few values.
+def suspicious_quotes(path: Path, rows: int) -> bool:
+    """Whether a CSV file of so many parsed rows may hold a broken quote that the parser took for
+    a long value: its quotes are odd in number, or it has quotes and more lines than rows."""
+    quotes, lines = 0, 0
+    with read_lines(path) as file:
+        while block := file.read(8 << 20):
+            quotes += block.count(b'"')
+            lines += block.count(b"\n")
+    return quotes % 2 == 1 or (quotes > 0 and lines > rows + 1)
 
-    With `quotes_only`, the file is read slowly only when its number of quotes is odd, since a
-    parser takes an open quote
-    at the end of the file for a very long value.
-    """
-    if quotes_only and not _odd_quotes(path):
-        return None
+
+def broken_csv_row(path: Path, delimiter: str, quotes_only: bool = False) -> Broken | None:
+    """The first data row whose quote is not closed, or (unless `quotes_only`) with too many or too
+    few values."""
     with read_lines(path) as raw:
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         header = next(csv.reader([text.readline()], delimiter=delimiter), [])
@@ -42,7 +47,10 @@ def broken_csv_row(path: Path, delimiter: str, quotes_only: bool = False) -> Bro
                     continue
                 row, opened, pending = row + 1, row + 1, []
             pending.append(line)
-            quoted = _ends_quoted(line, quoted, delimiter)
+            quoted, clean = _ends_quoted(line, quoted, delimiter)
+            if not clean and len(pending) > 1:
+                quoted = True
+                break
             if quoted or quotes_only:
                 continue
             values = next(csv.reader(["".join(pending)], delimiter=delimiter), [])
@@ -53,21 +61,18 @@ def broken_csv_row(path: Path, delimiter: str, quotes_only: bool = False) -> Bro
                 )  # fmt: skip
         if quoted:
             column = _open_column(pending[0], header, delimiter)
-            return opened, column, "a quote is opened and never closed", "close or remove it"
+            return opened, column, "a quote is opened and not closed", "close or remove it"
     return None
 
 
-def _odd_quotes(path: Path) -> bool:
-    count = 0
-    with read_lines(path) as file:
-        while block := file.read(8 << 20):
-            count += block.count(b'"')
-    return count % 2 == 1
+def _ends_quoted(line: str, quoted: bool, delimiter: str) -> tuple[bool, bool]:
+    """Whether a quote is open after this line, and whether every closed quote ended its value.
 
-
-def _ends_quoted(line: str, quoted: bool, delimiter: str) -> bool:
-    """Whether a quote is open after this line; a quote opens only at the start of a value."""
-    start, i = True, 0
+    A quote opens only at the start of a value.
+    """
+    if '"' not in line:
+        return quoted, True
+    start, clean, i = True, True, 0
     while i < len(line):
         c = line[i]
         if quoted:
@@ -76,11 +81,12 @@ def _ends_quoted(line: str, quoted: bool, delimiter: str) -> bool:
                     i += 1
                 else:
                     quoted = False
+                    clean = clean and line[i + 1 : i + 2] in ("", "\r", "\n", delimiter)
         elif c == '"' and start:
             quoted = True
         start = not quoted and c == delimiter
         i += 1
-    return quoted
+    return quoted, clean
 
 
 def _open_column(line: str, header: list[str], delimiter: str) -> str | None:
@@ -93,6 +99,17 @@ def _open_column(line: str, header: list[str], delimiter: str) -> str | None:
             column += 1
         start = c == delimiter and not quoted
     return header[where] if where is not None and where < len(header) else None
+
+
+def not_utf8_row(path: Path) -> int | None:
+    """The first data row of a CSV file that is not UTF-8; 0 is the header."""
+    with read_lines(path) as file:
+        for row, line in enumerate(file):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return row
+    return None
 
 
 def broken_json_row(path: Path) -> Broken | None:

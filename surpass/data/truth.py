@@ -178,7 +178,7 @@ def _favorite(
         low, high = right.min() / len(label), right.max() / len(label)
         raise InputError(
             f"quality={quality:g} cannot be reached on these data; "
-            f"give one from {low:.2f} to {high:.2f}"
+            f"give one from {low:.3f} to {high:.3f}"
         )
     k = int(np.abs(right - wanted).argmin())
     predicted = predicted.copy()
