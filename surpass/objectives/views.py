@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -116,22 +117,22 @@ class Query:
     available: Bool[Tensor, "N A"] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def logged_target(self) -> Float[Tensor, "N"]:
         """The target policy's probability of the logged action."""
         return self.target.gather(-1, self.action[:, None])[:, 0]
 
-    @property
+    @cached_property
     def ratio(self) -> Float[Tensor, "N"]:
         """The importance ratio pi(a|x) / mu(a|x) of the logged action."""
         return self.logged_target / self.propensity
 
-    @property
+    @cached_property
     def logged_q(self) -> Float[Tensor, "N"]:
         """The predicted reward of the logged action."""
         return self.q.gather(-1, self.action[:, None])[:, 0]
 
-    @property
+    @cached_property
     def direct(self) -> Float[Tensor, "N"]:
         """The predicted reward of the target policy, sum over actions of pi q."""
         return (self.target * self.q).sum(-1)

@@ -1,0 +1,1 @@
+"""Off-policy evaluation: what logged decisions say about another policy."""
