@@ -127,6 +127,12 @@ def _log(result: Improvement) -> list[Block]:
         shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         facts.append([f"Column: {plain_text(name)}", plain_text(shown, 400)])
     facts += _reward_facts(diagnosis.get("reward") or {})
+    repeated = diagnosis.get("duplicates") or {}
+    if repeated.get("pairs"):
+        text = (
+            f"{count(repeated['pairs'])} pairs, {percent(repeated.get('repeated'))} with one action"
+        )
+        facts.append(["Rows with one context", text])
     quantiles = (diagnosis.get("overlap") or {}).get("quantiles") or {}
     if quantiles:
         text = ", ".join(f"{plain_text(q)}: {number(w, 2)}" for q, w in quantiles.items())

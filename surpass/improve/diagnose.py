@@ -56,11 +56,27 @@ def actions(log: Decisions) -> list[dict[str, Any]]:
     ]
 
 
+def calibration(log: Decisions, table: list[dict[str, Any]]) -> dict[str, Any]:
+    """Predicted against observed frequencies: by propensity, or by action where the propensities
+    take so few values that there would be little to see."""
+    if len(table) >= 4 or log.propensities is None:
+        return {"by": "propensity", "bins": table}
+    n = len(log.action)
+    predicted = log.propensities.double().mean(0)
+    return {
+        "by": "action",
+        "bins": [
+            {"label": a["action"], "predicted": float(mean), "observed": a["share"], "count": n}
+            for a, mean in zip(actions(log), predicted, strict=True)
+        ],
+    }
+
+
 def columns(log: Decisions) -> dict[str, Any]:
     """Which column was taken for what."""
     roles = log.about.provenance.get("roles", [])
     found: dict[str, Any] = {}
-    for column, role, *_ in roles:
+    for role, column, *_ in roles:
         found.setdefault(str(role), []).append(str(column))
     return {role: names[0] if len(names) == 1 else names for role, names in found.items()}
 
@@ -197,14 +213,13 @@ def diagnosis(
     by_name = {check.name: check for check in checks}
     calibrated = by_name.get("logged propensities")
     if calibrated is not None and calibrated.ran:
-        bins = [{**b, "label": f"{b['predicted']:.3f}"} for b in calibrated.details["table"]]
-        found["calibration"] = {"bins": bins, "p_value": calibrated.statistic}
+        found["calibration"] = {
+            **calibration(log, calibrated.details["table"]),
+            "p_value": calibrated.statistic,
+        }
     repeated = by_name.get("duplicated rows")
     if repeated is not None and repeated.ran:
-        found["duplicates"] = {
-            "rows": repeated.details.get("pairs", 0),
-            "share": repeated.details.get("repeated", 0.0),
-        }
+        found["duplicates"] = dict(repeated.details)
     if tested is not None:
         names = log.about.actions
         found["overlap"] = overlap(tested)

@@ -56,12 +56,14 @@ class Improvement:
               "range": [lo, hi], "range_source": words};
             - `actions`: [{"action", "count", "share", "reward"}], as logged;
             - `shares`: [{"action", "reference", "candidate"}], mean probabilities on scored rows;
-            - `calibration`: {"bins": [{"predicted", "observed", "count", "label"}], "p_value"};
+            - `calibration`: {"by": "action" or "propensity", "bins": [{"predicted", "observed",
+              "count", "label", "error"}], "p_value"};
             - `overlap`: {"ess", "ess_share", "max", "unsupported", "quantiles": {"50 %": w, ...},
               "histogram": {"edges": [...], "counts": [...]}} of the tested policy's weights;
             - `drift`: {"axis": words, "blocks": [{"label", "reward", "low", "high", "gain",
               "gain_low", "gain_high"}]};
-            - `duplicates`: {"rows", "share"};
+            - `duplicates`: {"pairs", "repeated", "expected"}: pairs of rows with one context, and
+              the share of them that take one action;
             - `notes`: [sentences].
         assumptions: sentences: what the verdict takes for granted.
         rows: rows of the log.

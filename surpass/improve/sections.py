@@ -213,15 +213,15 @@ def _agreement(result: Improvement) -> Figure | None:
     ]  # fmt: skip
     rows += [
         {
-            "label": e.name, "note": "biased" if e.biased else e.note, "mark": "muted",
+            "label": e.name, "note": "biased" if e.biased else "", "mark": "muted",
             "value": e.value, "low": e.low, "high": e.high,
         }
         for e in best.agreement
     ]  # fmt: skip
     caption = (
         "The gain of the same policy by other estimators, each reading the same rows its own way. "
-        "They should tell one story. Those marked biased buy calm with a little bias, and take "
-        "no part in the verdict."
+        "They should tell one story. Those marked biased buy calm with bias, which their "
+        "intervals leave out; they take no part in the verdict."
     )
     return Figure("forest", "Do other estimators agree?", {"rows": rows, "zero": 0.0}, caption)
 
@@ -267,6 +267,14 @@ def _many(n: int, word: str) -> str:
     return f"One {word}" if n == 1 else f"{n} {word}s"
 
 
+_DOT = {
+    "action": "Each dot is an action: how often the log says it should be taken, against how often "
+    "it was.",
+    "propensity": "Each dot gathers decisions with like propensities: how often the log says an "
+    "action should be taken, against how often it was.",
+}
+
+
 def _calibration(result: Improvement) -> Figure | None:
     table = result.diagnosis.get("calibration") or {}
     bins = [_with_interval(b) for b in table.get("bins", ())]
@@ -278,14 +286,17 @@ def _calibration(result: Improvement) -> Figure | None:
         "calibration",
         "Are the logged propensities right?",
         {"bins": bins, "x": "logged propensity", "y": "observed frequency"},
-        "Each dot gathers decisions with like propensities: how often the log says an action "
-        "should be taken, against how often it was. Dots belong on the diagonal, up to their bars "
+        f"{_DOT[table.get('by', 'propensity')]} Dots belong on the diagonal, up to their bars "
         f"(95\u00a0%).{tail}",
     )
 
 
 def _with_interval(b: Mapping[str, Any]) -> dict[str, Any]:
-    """A bin with a 95 % Wilson interval for its frequency, unless it brings one."""
+    """A bin with a 95 % interval for its frequency: its own, from its standard error, or
+    Wilson's."""
+    if "low" not in b and b.get("error") is not None:
+        return {**b, "low": b["observed"] - 1.96 * b["error"],
+                "high": b["observed"] + 1.96 * b["error"]}  # fmt: skip
     n, p = b.get("count"), b.get("observed")
     if "low" in b or not n or p is None or not 0 <= p <= 1:
         return dict(b)
@@ -330,14 +341,6 @@ def _overlap_tiles(result: Improvement) -> list[Number]:
                 overlap["unsupported"],
             )
         )  # fmt: skip
-    duplicates = result.diagnosis.get("duplicates") or {}
-    if duplicates.get("rows"):
-        tiles.append(
-            Number(
-                "duplicated rows", count(duplicates["rows"]), duplicates["rows"],
-                f"{percent(duplicates['share'])} of the log" if "share" in duplicates else "",
-            )
-        )  # fmt: skip
     return tiles
 
 
@@ -367,7 +370,7 @@ def _drift(result: Improvement) -> Figure | None:
 
 def _line_of(name: str, blocks: Sequence[Mapping[str, Any]], *keys: str) -> dict[str, Any]:
     value, low, high = ([b.get(key) for b in blocks] for key in keys)
-    band = all(v is not None for v in (*low, *high))
+    band = any(v is not None for v in low) and any(v is not None for v in high)
     return {"name": name, "values": value} | ({"low": low, "high": high} if band else {})
 
 

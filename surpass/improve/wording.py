@@ -146,9 +146,10 @@ def settings(params: dict[str, Any] | Iterable[tuple[str, Any]]) -> str:
 
 
 def label(candidate: CandidateResult) -> str:
-    """A candidate by name and settings: `tilt (c=4)`."""
-    inner = settings(candidate.params)
-    return plain_text(candidate.key, 40) + (f" ({plain_text(inner, 60)})" if inner else "")
+    """A candidate by name and settings: `tilt (c=4)`; a key that brings its settings stays as it
+    is."""
+    inner = "" if "(" in candidate.key else settings(candidate.params)
+    return plain_text(candidate.key) + (f" ({plain_text(inner)})" if inner else "")
 
 
 def headline(result: Improvement) -> str:

@@ -144,7 +144,7 @@ def log_diagnosis(rows: int, names: list[str], seed: int = 0) -> dict:
                 for i, g in enumerate(gains)
             ],
         },
-        "duplicates": {"rows": 12, "share": 12 / rows},
+        "duplicates": {"pairs": 12, "repeated": 0.25, "expected": 0.1},
     }
 
 
