@@ -121,8 +121,11 @@ class Simulator(Protocol):
     uniform on [0, 1), needed only where `noise_dim` > 0.
     """
 
-    spaces: Spaces
-    noise_dim: int
+    @property
+    def spaces(self) -> Spaces: ...
+
+    @property
+    def noise_dim(self) -> int: ...
 
     def reset(self, n: int, generator: torch.Generator | None = None) -> tuple[State, Tensor]: ...
 
@@ -151,15 +154,16 @@ class VectorEnv(Protocol):
 class Task(Protocol):
     """A problem with a known answer.
 
-    `make(n)` opens n copies of its environment. A task may also have `verify(...)`, an exact check
-    of one answer, and
-    `truth(policy)`, the exact value of a policy.
+    What else it has depends on its kind: `make(n, seed)` opens n copies of its environment (a
+    `VectorEnv`), `prompts(n)` and `verify(prompt, response)` are those of a `LanguageTask`, and
+    `truth(policy)` is the exact worth of a policy where that can be known.
     """
 
-    name: str
-    summary: str
+    @property
+    def name(self) -> str: ...
 
-    def make(self, n: int, seed: int = 0) -> VectorEnv: ...
+    @property
+    def summary(self) -> str: ...
 
 
 def step_and_reset(
@@ -191,6 +195,7 @@ class Batched:
         seed: of the starts and the noise.
         device: where state and observations live.
         compile: compile the step (worth it from a few hundred steps on).
+        name: as it appears in logs.
     """
 
     def __init__(
@@ -200,10 +205,12 @@ class Batched:
         seed: int = 0,
         device: str | torch.device = "cpu",
         compile: bool = False,
+        name: str = "",
     ) -> None:
         if n < 1:
             raise InputError(f"at least one copy of an environment is needed, got n={n}")
         self.simulator, self.n, self.spaces = simulator, n, simulator.spaces
+        self.name = name or type(simulator).__name__
         self.generator = torch.Generator(device)
         self.state: State = {}
 
