@@ -17,10 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtr, stdtr
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri, stdtr
 
 __all__ = ["Bounds", "ScoreHistogram", "guarded_bounds", "guarded_low", "guarded_p"]
 
@@ -154,8 +156,7 @@ def guarded_low(
             s; 1 when not given.
         weight: how many times each point stands in the sample.
 
-    Root finding: false position with the Illinois rule on the normal quantile of p, where it is
-        nearly a straight line.
+    Brent's method on the normal quantile of p, which is nearly a straight line in m.
     """
     total = np.ascontiguousarray(total, dtype=np.float64)
     exposure = np.ones_like(total) if exposure is None else np.asarray(exposure, dtype=np.float64)
@@ -167,46 +168,22 @@ def guarded_low(
         p = _p(total - m * exposure, guard(m), weight)
         return float(_quantile(p) - _quantile(level))
 
-    ratio = total / exposure
-    floor = min(float(ratio.min()), high)
-    width = max((high - floor) * 0.05, 1e-12 * max(1.0, abs(high)))
-    spread = float(np.sqrt(np.average((ratio - high) ** 2, weights=weight)))
+    spread = float(np.sqrt(np.average((total / exposure - high) ** 2, weights=weight)))
     count = total.size if weight is None else float(weight.sum())
-    width = max(2.5 * spread / math.sqrt(count), 1e-9 * width)
+    scale = max(spread, 1e-12 * max(1.0, abs(high)))
+    width = 2.5 * scale / math.sqrt(count)
+    if excess(high) <= 0.0:  # no point can lie below the mean
+        return high
     low = high - width
-    f_high, f_low = excess(high), excess(low)
-    for _ in range(200):
-        if f_low <= 0.0:
-            break
-        high, f_high = low, f_low
+    while excess(low) > 0.0:
+        high = low
         width *= 2.0
         low -= width
-        f_low = excess(low)
-    side = 0
-    for _ in range(60):
-        if high - low <= 1e-9 * max(abs(low), abs(high), spread) or f_low == 0.0:
-            break
-        middle = (low * f_high - high * f_low) / (f_high - f_low)
-        if not low < middle < high:
-            middle = 0.5 * (low + high)
-        f_middle = excess(middle)
-        if f_middle <= 0.0:
-            low, f_low = middle, f_middle
-            f_high = 0.5 * f_high if side == -1 else f_high
-            side = -1
-        else:
-            high, f_high = middle, f_middle
-            f_low = 0.5 * f_low if side == 1 else f_low
-            side = 1
-        if abs(f_middle) < 1e-9:
-            break
-    return low
+    return cast(float, brentq(excess, low, high, xtol=1e-10 * scale))
 
 
 def _quantile(p: float) -> float:
-    """The normal quantile of p, held finite so that p = 0 and p = 1 can be interpolated."""
-    from scipy.special import ndtri
-
+    """The normal quantile of p, held finite where p is 0 or 1."""
     return float(ndtri(min(max(p, 1e-250), 1.0 - 1e-12)))
 
 

@@ -72,7 +72,8 @@ def _moment_test(h: np.ndarray, unit: np.ndarray | None) -> tuple[float, int, fl
     h = _sum_by(h, unit)
     s, second = h.sum(0), h.T @ h
     values, vectors = np.linalg.eigh(second)
-    keep = values > values[-1] * 1e-10 if values.size and values[-1] > 0 else np.zeros(0, bool)
+    rounding = 1e-18 * len(h)  # moments that vanish identically, as those of one merged action do
+    keep = values > max(values[-1] * 1e-10, rounding) if values.size else np.zeros(0, bool)
     if not keep.any():
         return 0.0, 0, 1.0
     projected = vectors[:, keep].T @ s

@@ -145,6 +145,21 @@ class Tested:
         guard = pooled_guard([(-s.upper, s.scale) for s in self.stages], self.largest_unit)
         return -guarded_low(-total, guard, level, exposure)
 
+    @cached_property
+    def scores(self) -> Float[np.ndarray, "u"]:
+        """One score per unit with the margin taken off, in units of the reward: their mean is the
+        mean row's gain - margin where every row is a unit."""
+        total, exposure = self._by_unit("phi")
+        return (total - self.margin * exposure) * (exposure.size / exposure.sum())
+
+    @property
+    def guard(self) -> float:
+        """The guard, on the scale of `scores`."""
+        _, exposure = self._by_unit("phi")
+        limits = [(s.lower, s.scale) for s in self.stages]
+        least = pooled_guard(limits, self.largest_unit)(self.margin)
+        return least * float(exposure.size / exposure.sum())
+
     @property
     def predicted(self) -> float:
         """The mixture's gain as cross-validation inside the learning rows predicted it, per

@@ -179,7 +179,7 @@ def score(
     pi: Float[Tensor, "... N A"],
     q: Float[Tensor, "... N A"],
     surrogate: Float[Tensor, "N A"] | None = None,
-    capped: bool = False,
+    lower_only: bool = False,
 ) -> Scores:
     """The paired scores of candidates on rows that neither they nor q were learned from.
 
@@ -189,8 +189,8 @@ def score(
         q: predicted rewards, broadcast against pi.
         surrogate: a model of rho, needed where rho is unknown; it bounds the control variate and
             biases nothing.
-        capped: the candidates put no mass where rho has none and rho is mu, so that support need
-            not be looked at.
+        lower_only: for nomination, of candidates that stay within the support of rho = mu: support
+            is not looked at, and the upper limit is NaN.
 
     Formula, rho known: phi = sum_a (pi - rho) f + (w - w_rho)(r - f(x, a)), w = pi / p, w_rho = rho
         / p.
@@ -205,11 +205,17 @@ def score(
         if surrogate is None:
             raise InputError("without the reference's probabilities a model of them must be given")
         return _score_logged_only(rows, pi, q, surrogate, logged, weight)
-    return _score_known(rows, rows.reference, pi, q, logged, weight, capped)
+    return _score_known(rows, rows.reference, pi, q, logged, weight, lower_only)
 
 
 def _score_known(
-    rows: Rows, rho: Tensor, pi: Tensor, q: Tensor, logged: Tensor, weight: Tensor, capped: bool
+    rows: Rows,
+    rho: Tensor,
+    pi: Tensor,
+    q: Tensor,
+    logged: Tensor,
+    weight: Tensor,
+    lower_only: bool,
 ) -> Scores:
     lo, hi = rows.lo, rows.hi
     mu = rows.behavior
@@ -218,12 +224,12 @@ def _score_known(
     f = control_variate(excess, q, lo, hi)
     unsupported = None
     f_high = f
-    if not capped and mu is not None and bool(((mu <= 0) & (difference != 0)).any()):
-        blind = mu <= 0
-        unsupported = (pi * blind).sum(-1)
+    if not lower_only and mu is not None and bool(((mu <= 0) & (difference != 0)).any()):
+        unseen = mu <= 0
+        unsupported = (pi * unseen).sum(-1)
         worst = torch.where(difference > 0, lo, hi)
-        f_high = torch.where(blind, lo + hi - worst, f)
-        f = torch.where(blind, worst, f)
+        f_high = torch.where(unseen, lo + hi - worst, f)
+        f = torch.where(unseen, worst, f)
     delta = difference.gather(-1, logged)[..., 0] / rows.propensity
     base = (difference * f).sum(-1)
     phi = base + delta * (rows.reward - f.gather(-1, logged)[..., 0])
@@ -237,15 +243,17 @@ def _score_known(
         change = delta[..., None]
     else:
         change = excess if mu is rho else difference / mu.clamp_min(1e-300)
-    worst, best = change * (lo - f), change * (hi - f)
-    if f_high is f:
-        fall, rise = torch.minimum(worst, best), torch.maximum(worst, best)
-    else:
-        fall = torch.minimum(worst, best)
-        rise = torch.maximum(change * (lo - f_high), change * (hi - f_high))
-    if mu is not None and bool((mu <= 0).any()):
-        fall, rise = fall.masked_fill(mu <= 0, torch.inf), rise.masked_fill(mu <= 0, -torch.inf)
+    # over r in [lo, hi]: change (r - f) is least at lo where change > 0, at hi where it is negative
+    fall = change * (lo - f) + (hi - lo) * change.clamp_max(0.0)
+    blind = None if mu is None or not bool((mu <= 0).any()) else mu <= 0
+    if blind is not None:
+        fall = fall.masked_fill(blind, torch.inf)
     lower = (base + fall.amin(-1)).amin(-1)
+    if lower_only:
+        return Scores(phi, phi, lower, torch.full_like(lower, torch.nan), weight)
+    rise = change * (lo - f_high) + (hi - lo) * change.clamp_min(0.0)
+    if blind is not None:
+        rise = rise.masked_fill(blind, -torch.inf)
     upper = (base_high + rise.amax(-1)).amax(-1)
     return Scores(phi, phi_high, lower, upper, weight, unsupported)
 
