@@ -1,0 +1,1 @@
+"""Learning from rewards that can be checked."""

@@ -1,0 +1,145 @@
+"""How far two policies are apart, and statistics of one: computed in the one log-prob pass.
+
+A `Readout` has sums over the actions (the vocabulary) at each decision; a statistic is a pure
+function of it, so that logits need never be held whole. Penalties see `Steps` and are added to a
+trust rule: `clip() + 0.04 * k3()`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surpass.objectives.views import Steps
+from surpass.parts import part
+
+__all__ = [
+    "MOMENTS", "Readout", "collision", "collision_of", "entropy", "entropy_bonus", "entropy_of",
+    "k1", "k2", "k3", "mean_logp", "moments_of", "read_out",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Sums over actions v of logits z_v, at each decision.
+
+    Attributes:
+        chosen: z of the action that was taken.
+        lse: log sum_v exp z_v.
+        mean: sum_v p_v z_v, with p = softmax(z).
+        lse2: log sum_v exp 2 z_v.
+        total: sum_v z_v.
+        size: how many actions there are.
+    """
+
+    chosen: Tensor
+    lse: Tensor
+    size: int
+    mean: Any = None
+    lse2: Any = None
+    total: Any = None
+
+    @property
+    def logp(self) -> Tensor:
+        """log p of the action that was taken."""
+        return self.chosen - self.lse
+
+
+MOMENTS = ("mean", "lse2", "total")
+
+
+def read_out(
+    logits: Float[Tensor, "*n A"], action: Tensor, moments: tuple[str, ...] = MOMENTS
+) -> Readout:
+    """The readout of logits that are held whole, as those of small nets are."""
+    lse = logits.logsumexp(-1)
+    p = (logits - lse[..., None]).exp()
+    finite = torch.where(p > 0, logits, torch.zeros_like(logits))
+    return Readout(
+        chosen=logits.gather(-1, action[..., None])[..., 0],
+        lse=lse,
+        size=logits.shape[-1],
+        mean=(p * finite).sum(-1) if "mean" in moments else None,
+        lse2=(2 * logits).logsumexp(-1) if "lse2" in moments else None,
+        total=logits.sum(-1) if "total" in moments else None,
+    )
+
+
+def entropy(r: Readout) -> Tensor:
+    """H = -sum_v p_v log p_v = lse - sum_v p_v z_v, in nats."""
+    return r.lse - r.mean
+
+
+def collision(r: Readout) -> Tensor:
+    """log sum_v p_v^2, the log-probability that two draws agree."""
+    return r.lse2 - 2 * r.lse
+
+
+def mean_logp(r: Readout) -> Tensor:
+    """The mean over the vocabulary of log p_v."""
+    return r.total / r.size - r.lse
+
+
+_WANTS: dict[Any, str] = {entropy: "mean", collision: "lse2", mean_logp: "total"}
+
+
+def moments_of(needs: tuple[Any, ...]) -> tuple[str, ...]:
+    """Which sums the statistics among `needs` read; all of them for a statistic unknown here."""
+    wanted: set[str] = set()
+    for need in needs:
+        if callable(need):
+            known = _WANTS.get(need)
+            wanted |= {known} if known else set(MOMENTS)
+    return tuple(m for m in MOMENTS if m in wanted)
+
+
+@part
+def k1(s: Steps, /) -> Float[Tensor, "B T"]:
+    """log pi - log pi_ref on sampled actions: unbiased for KL(pi || pi_ref) as a value.
+
+    Its gradient is that of the log-likelihood, zero on average: to restrain a policy take it in the
+    reward, or take `k2` or `k3`. John Schulman, "Approximating KL Divergence" (2020).
+    """
+    return s.logp - _ref(s)
+
+
+@part
+def k2(s: Steps, /) -> Float[Tensor, "B T"]:
+    """(log pi - log pi_ref)^2 / 2: its gradient on sampled actions is that of KL(pi || pi_ref)."""
+    return 0.5 * (s.logp - _ref(s)).square()
+
+
+@part
+def k3(s: Steps, /) -> Float[Tensor, "B T"]:
+    """exp(d) - 1 - d with d = log pi_ref - log pi: unbiased, never negative; GRPO's penalty."""
+    d = torch.where(s.mask > 0, _ref(s) - s.logp, torch.zeros_like(s.logp))
+    return d.exp() - 1 - d
+
+
+def _ref(s: Steps) -> Tensor:
+    assert s.ref_logp is not None, (
+        "name a reference in the form: nets={'reference': copy('policy')}"
+    )
+    return s.ref_logp
+
+
+@part(needs=(entropy,))
+def entropy_bonus(s: Steps, /) -> Float[Tensor, "B T"]:
+    """-H(pi(. | s_t)), so that a positive coefficient rewards entropy."""
+    return -s.entropy
+
+
+@part(needs=(entropy,))
+def entropy_of(s: Steps, /) -> Float[Tensor, "B T"]:
+    """H(pi(. | s_t)), a factor or a weight."""
+    return s.entropy
+
+
+@part(needs=(collision,))
+def collision_of(s: Steps, /) -> Float[Tensor, "B T"]:
+    """log sum_v pi(v | s_t)^2, a factor or a weight."""
+    return s.extras["collision"]

@@ -1,0 +1,97 @@
+"""Trust rules: the loss per decision [B, T], from a log-ratio and an advantage.
+
+`Steps.log_ratio` is filled by the form's ratio (of the policy to the anchor), `Steps.advantage` by
+its advantage. The gradient of all of them is mask x ratio x advantage x grad log pi, so each can
+also be written from its factors: `stop(unclipped() * importance() * gain()) * nll()`.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surpass.objectives.ratio import kept
+from surpass.objectives.views import Steps
+from surpass.parts import part
+
+__all__ = [
+    "clip", "decoupled_clip", "dual_clip", "gain", "importance", "nll", "off_policy", "ratio_loss",
+    "unclipped",
+]  # fmt: skip
+
+
+@part
+def clip(s: Steps, /, low: float = 0.2, high: float = 0.2) -> Float[Tensor, "B T"]:
+    """-min(r A, clip(r, 1 - low, 1 + high) A), the pessimistic surrogate.
+
+    "Proximal Policy Optimization Algorithms" (2017); `high > low` is DAPO's clip-higher (2025).
+    """
+    ratio = s.log_ratio.exp()
+    return -torch.minimum(ratio * s.advantage, ratio.clamp(1 - low, 1 + high) * s.advantage)
+
+
+@part
+def dual_clip(
+    s: Steps, /, low: float = 0.2, high: float = 0.2, cap: float = 3.0
+) -> Float[Tensor, "B T"]:
+    """`clip`, whose loss is at most -cap A where A < 0: a stale bad action cannot dominate.
+
+    "Mastering Complex Control in MOBA Games with Deep Reinforcement Learning" (2019).
+    """
+    ratio = s.log_ratio.exp()
+    inner = torch.minimum(ratio * s.advantage, ratio.clamp(1 - low, 1 + high) * s.advantage)
+    return -torch.where(s.advantage < 0, torch.maximum(inner, cap * s.advantage), inner)
+
+
+@part
+def decoupled_clip(s: Steps, /, eps: float = 0.2) -> Float[Tensor, "B T"]:
+    """-(pi_anchor / mu) min(r A, clip(r) A): trust is centered on the anchor, the expectation is
+    corrected from the policy mu that collected.
+
+    "Batch size-invariance for policy optimization" (2021).
+    """
+    assert s.anchor_logp is not None and s.behavior_logp is not None
+    weight = kept(s.anchor_logp - s.behavior_logp, s.mask).exp().detach()
+    ratio = s.log_ratio.exp()
+    return -weight * torch.minimum(ratio * s.advantage, ratio.clamp(1 - eps, 1 + eps) * s.advantage)
+
+
+@part
+def ratio_loss(s: Steps, /) -> Float[Tensor, "B T"]:
+    """-r A: importance-weighted, no trust region."""
+    return -s.log_ratio.exp() * s.advantage
+
+
+@part
+def nll(s: Steps, /) -> Float[Tensor, "B T"]:
+    """-log pi(a_t | s_t), the negative log-likelihood; times a stopped advantage, REINFORCE."""
+    return -kept(s.logp, s.mask)
+
+
+@part
+def importance(s: Steps, /) -> Float[Tensor, "B T"]:
+    """r = pi / pi_anchor, as a factor."""
+    return s.log_ratio.exp()
+
+
+@part
+def gain(s: Steps, /) -> Float[Tensor, "B T"]:
+    """The advantage, as a factor."""
+    return s.advantage
+
+
+@part
+def unclipped(s: Steps, /, low: float = 0.2, high: float = 0.2) -> Float[Tensor, "B T"]:
+    """1 where `clip` passes gradient: not (A > 0 and r > 1 + high), not (A < 0 and r < 1 - low)."""
+    ratio = s.log_ratio.exp()
+    stopped = ((s.advantage > 0) & (ratio > 1 + high)) | ((s.advantage < 0) & (ratio < 1 - low))
+    return 1 - stopped.to(ratio.dtype)
+
+
+@part
+def off_policy(s: Steps, /, cap: float = 2.0) -> Float[Tensor, "B T"]:
+    """min(pi_anchor / mu, cap), stopped: corrects for a sampler mu that is not the anchor (another
+    engine, another precision, a stale worker)."""
+    assert s.anchor_logp is not None and s.behavior_logp is not None
+    return kept(s.anchor_logp - s.behavior_logp, s.mask).exp().clamp(max=cap).detach()
