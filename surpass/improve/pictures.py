@@ -33,7 +33,8 @@ def picture(figure: Figure) -> Markup:
             [0, 1]; a row with `rest` is text only.
         histogram: {"edges", "counts", "x", "marks": [{"at", "label"}]}.
         calibration: {"bins": [{"predicted", "observed", "low", "high", "count", "label"}],
-            "x", "y"}.
+            "x", "y", "flat"}; `flat` where the predictions are nearly equal: a column per bin
+            instead of a diagonal.
         series: {"labels", "x", "lines": [{"name", "values", "low", "high"}], "zero"}.
 
     Raises:
@@ -311,26 +312,17 @@ def _histogram(data: dict[str, Any]) -> Markup:
 
 
 def _calibration(data: dict[str, Any]) -> Markup:
-    bins = data["bins"]
+    bins, flat = data["bins"], bool(data.get("flat"))
     values = [b.get(k) for b in bins for k in ("predicted", "observed", "low", "high")]
     scale = span(values, margin=0.08)
     scale = Scale(max(0.0, scale.low), scale.high)
-    marks = [
-        Markup('<line class="diagonal" x1="0" y1="100%" x2="100%" y2="0"/>'),
-    ]
-    for b in bins:
-        x, y = scale.at(b["predicted"]), 100 - scale.at(b["observed"])
-        if _finite(b.get("low")) and _finite(b.get("high")):
-            marks.append(
-                Markup(
-                    '<line class="ci" x1="{0:.2f}%" x2="{0:.2f}%" y1="{1:.2f}%" y2="{2:.2f}%"/>'
-                ).format(x, 100 - scale.at(b["low"]), 100 - scale.at(b["high"]))
-            )
-        marks.append(
-            Markup(
-                '<circle class="dot" r="4.5" cx="{:.2f}%" cy="{:.2f}%"><title>{}</title></circle>'
-            ).format(x, y, _bin_title(b))
-        )
+    width = 100 / max(len(bins), 1)
+    marks = [] if flat else [Markup('<line class="diagonal" x1="0" y1="100%" x2="100%" y2="0"/>')]
+    for i, b in enumerate(bins):
+        if flat:  # one column per bin, and its prediction as a dash across it
+            y = f"{100 - scale.at(b['predicted']):.2f}%"
+            marks.append(_line("diagonal", i * width, (i + 1) * width, y, y))
+        marks.append(_calibration_dot(b, (i + 0.5) * width if flat else None, scale))
     far = max((abs(b["predicted"] - b["observed"]) for b in bins), default=0.0)
     alt = (
         f"{len(bins)} points, predicted against observed; the largest distance from the "
@@ -346,9 +338,20 @@ def _calibration(data: dict[str, Any]) -> Markup:
         '<svg class="plot" width="100%" height="100%" role="img" aria-label="{}">{}</svg>'
         '<div class="xticks">{}<div class="axis-name">{}</div></div></div>'
     ).format(
-        _axis(data, "y"), _JOIN(side), alt, _JOIN(marks), _ticks(scale),
+        _axis(data, "y"), _JOIN(side), alt, _JOIN(marks), _EMPTY if flat else _ticks(scale),
         _axis(data, "x"),
     )  # fmt: skip
+
+
+def _calibration_dot(b: dict[str, Any], x: float | None, scale: Scale) -> Markup:
+    x = scale.at(b["predicted"]) if x is None else x
+    bar = _EMPTY
+    if _finite(b.get("low")) and _finite(b.get("high")):
+        ends = (f"{100 - scale.at(b[k]):.2f}%" for k in ("low", "high"))
+        bar = _line("ci", x, x, *ends)
+    return bar + Markup(
+        '<circle class="dot" r="4" cx="{:.2f}%" cy="{:.2f}%"><title>{}</title></circle>'
+    ).format(x, 100 - scale.at(b["observed"]), _bin_title(b))
 
 
 def _bin_title(b: dict[str, Any]) -> str:

@@ -282,13 +282,25 @@ def _calibration(result: Improvement) -> Figure | None:
         return None
     p_value = table.get("p_value")
     tail = f" Test of agreement: p = {p_text(p_value)}." if p_value is not None else ""
+    by = table.get("by", "propensity")
+    flat = by == "action" and _nearly_equal(bins)
+    where = "near the dashes, which are" if flat else "on the diagonal, where both are"
     return Figure(
         "calibration",
         "Are the logged propensities right?",
-        {"bins": bins, "x": "logged propensity", "y": "observed frequency"},
-        f"{_DOT[table.get('by', 'propensity')]} Dots belong on the diagonal, up to their bars "
-        f"(95\u00a0%).{tail}",
-    )
+        {
+            "bins": bins, "flat": flat, "y": "observed frequency",
+            "x": "actions" if flat else "logged propensity",
+        },
+        f"{_DOT[by]} Dots belong {where} {'what the log says' if flat else 'equal'}, up to their "
+        f"bars (95\u00a0%).{tail}",
+    )  # fmt: skip
+
+
+def _nearly_equal(bins: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the predictions differ too little to be an axis."""
+    predicted = [b["predicted"] for b in bins]
+    return max(predicted) - min(predicted) < 0.05 * max(predicted)
 
 
 def _with_interval(b: Mapping[str, Any]) -> dict[str, Any]:

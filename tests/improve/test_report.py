@@ -358,3 +358,25 @@ def test_the_story_of_the_test_follows_its_design(design, said):
 def test_a_no_break_space_survives_and_control_characters_do_not():
     assert plain_text("5\u00a0%\n\t of\x07  it\u202e") == "5\u00a0% of it"
     assert plain_text("x" * 70) == "x" * 59 + "\u2026"
+
+
+def test_equal_propensities_get_a_column_each_and_unequal_ones_the_diagonal():
+    def drawn(predicted):
+        bins = [
+            {"label": str(i), "predicted": p, "observed": p, "count": 90}
+            for i, p in enumerate(predicted)
+        ]
+        diagnosis = {"calibration": {"by": "action", "bins": bins}}
+        section = next(
+            s
+            for s in page(dataclasses.replace(promote(), diagnosis=diagnosis)).sections
+            if s.key == "wrong"
+        )
+        (figure,) = next(b for b in section.blocks if b.kind == "pictures").data
+        return str(picture(figure))
+
+    centers = re.findall(r'cx="([\d.]+)%" cy="([\d.]+)%"', drawn([0.25, 0.25, 0.25, 0.25]))
+    assert [float(x) for x, _ in centers] == [12.5, 37.5, 62.5, 87.5]
+    assert len({y for _, y in centers}) == 1
+    for x, y in re.findall(r'cx="([\d.]+)%" cy="([\d.]+)%"', drawn([0.1, 0.2, 0.7])):
+        assert float(x) + float(y) == pytest.approx(100, abs=0.02)
