@@ -16,11 +16,20 @@ from torch import Tensor, nn
 
 from surpass.errors import InputError
 from surpass.policies.action_values import ActionValues
-from surpass.policies.tilted import policy_class, rebuild, specification
+from surpass.policies.tilted import (
+    Capped,
+    Constant,
+    Mixture,
+    Multinomial,
+    Tilted,
+    policy_class,
+    rebuild,
+    specification,
+)
 
 __all__ = [
-    "DecisionPolicy", "Greedy", "OneAction", "ReferencePolicy", "Softmax", "draw", "predict",
-    "probabilities", "sample",
+    "DecisionPolicy", "Greedy", "OneAction", "ReferencePolicy", "Softmax", "WithReference", "draw",
+    "n_inputs_of", "needs_reference", "predict", "probabilities", "sample",
 ]  # fmt: skip
 
 
@@ -137,6 +146,55 @@ class ReferencePolicy(DecisionPolicy):
         self, context: Float[Tensor, "N d"], reference: Float[Tensor, "N A"]
     ) -> Float[Tensor, "N A"]:
         return reference.clone()
+
+
+@policy_class
+class WithReference(DecisionPolicy):
+    """A policy that carries its own reference, so that it can act where nobody knows the
+    reference's probabilities; a given one only says which actions are on offer (those above 0)."""
+
+    def __init__(
+        self, policy: nn.Module | dict[str, Any], reference: nn.Module | dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.policy = rebuild(policy) if isinstance(policy, dict) else policy
+        self.reference = rebuild(reference) if isinstance(reference, dict) else reference
+        if needs_reference(self.reference):
+            raise InputError("a reference that is carried must not need another")
+
+    @property
+    def config(self) -> dict[str, Any]:  # type: ignore[override]
+        return {
+            "policy": specification(self.policy), "reference": specification(self.reference),
+        }  # fmt: skip
+
+    def forward(
+        self, context: Float[Tensor, "N d"], reference: Float[Tensor, "N A"] | None = None
+    ) -> Float[Tensor, "N A"]:
+        return self.policy(context, self.reference(context, reference))
+
+
+def needs_reference(policy: nn.Module) -> bool:
+    """Whether the policy's probabilities depend on more of the reference than its support."""
+    if isinstance(policy, Tilted | Capped):
+        return policy.fitted is None
+    if isinstance(policy, Mixture):
+        return any(needs_reference(p) for p in policy.policies)
+    if isinstance(policy, _OverValues):
+        return policy.base == "reference"
+    return not isinstance(policy, Constant | Multinomial | OneAction | WithReference)
+
+
+def n_inputs_of(policy: nn.Module) -> int:
+    """How many context columns the policy reads; 0 where it reads none."""
+    found = 0
+    for module in policy.modules():
+        for name in ("n_inputs", "n_features"):
+            if isinstance(size := getattr(module, name, None), int):
+                found = max(found, size)
+        if isinstance(module, Multinomial):
+            found = max(found, int(module.mean.shape[0]))
+    return found
 
 
 # ----------------------------------------------------------------------------------------------
