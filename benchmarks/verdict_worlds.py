@@ -230,7 +230,7 @@ def without_table(log: Log) -> Log:
 
 
 def effect_world(
-    kind: str, rate: float, n: int, lift: float = 0.2, actions: int = 10
+    kind: str, rate: float, n: int, lift: float = 0.2, actions: int = 10, effects: Rng | None = None
 ) -> Callable[[Rng], Log]:
     """Uniform logging over 10 actions, 5 context columns; the best policy is `lift` better than the
     reference.
@@ -238,15 +238,20 @@ def effect_world(
     Args:
         kind: "graded" (linear effects of the context), "one arm" (the same good action everywhere)
             or "one best" (one good action per region, eight regions).
+        rate: the reference's mean reward.
+        n: rows.
+        lift: of the best policy, relative.
+        actions: how many.
+        effects: draws the effects, so that two logs can come from one world; else the log's own
+            generator does, first of all.
     """
 
     def make(rng: Rng) -> Log:
+        q = _effects(kind, rng if effects is None else effects, rate, lift, actions)
         x = contexts(rng, n)
-        q = _effects(kind, rng, rate, lift, actions)
         means = q(x)
-        log = pack(
-            rng, x, uniform(n, actions), lambda a: rng.random(n) < means[np.arange(n), a], (0, 1)
-        )
+        mu = uniform(n, actions)
+        log = pack(rng, x, mu, lambda a: rng.random(n) < means[np.arange(n), a], (0, 1))
         return replace(log, truth=q)
 
     return make

@@ -103,7 +103,7 @@ def test_scored_rows_never_taught_their_policy():
 
 def test_fast_cross_validation_is_that_of_refitting():
     rows = _log(4, 300, lift=0.2)
-    learner = ClosedFormTilts()
+    learner = ClosedFormTilts(strengths=(1.0, 4.0))  # a greedy choice may flip at a tie
     fold = folds_of(torch.arange(300), 3, 0)
     fast = learner.validate(rows, fold, 3, None)
     for k in range(3):
