@@ -108,13 +108,16 @@ class Columns:
         return rows
 
 
-def guess(schema: pa.Schema, sample: pa.Table, file: str, **given: Any) -> Columns:
+def guess(
+    schema: pa.Schema, sample: pa.Table, file: str, actions: Sequence[str] = (), **given: Any
+) -> Columns:
     """The columns' roles, from their names and a few rows; what is `given` wins.
 
     Args:
         schema: all columns.
         sample: the first rows, by which names such as `propensity_3` are told from context.
         file: what errors call the log.
+        actions: all actions in the order of their numbers, where the caller named them.
         given: roles by name: `action="arm"`, `context="age,city"` or a sequence, `group="none"`
             for no such role.
 
@@ -163,7 +166,7 @@ def guess(schema: pa.Schema, sample: pa.Table, file: str, **given: Any) -> Colum
         ignored={c: w for c, w in ignored.items() if c not in rest},
         how={r: "given" if r in told else "guessed" for r in ROLES},
     )
-    return replace(columns, actions=_action_names(columns))
+    return _in_order(columns, seen, actions)
 
 
 def _told(role: str, value: Any, known: list[str], file: str) -> Any:
@@ -257,17 +260,35 @@ def _words_seen(sample: pa.Table, action: str) -> set[str]:
     return {w for w in words(sample[action]).unique().to_pylist() if w is not None}
 
 
-def _action_names(columns: Columns) -> tuple[str, ...]:
-    """The names of the actions, where one column per action says them."""
+def _in_order(columns: Columns, seen: set[str], actions: Sequence[str]) -> Columns:
+    """The columns of `propensities` and `available` in one order of the actions: the given one, or
+    that of the first role with a column per action."""
+    changed: dict[str, Any] = {}
+    order = tuple(actions)
     for role in _MANY:
-        held: Sequence[str] = getattr(columns, role)
+        held: tuple[str, ...] = getattr(columns, role)
         if len(held) < 2:
             continue
-        for prefix in (*_MANY[role][0], ""):
-            ends = [_suffix(n, prefix) if prefix else n for n in held]
-            if all(ends):
-                return tuple(e for e in ends if e)
-    return ()
+        column_of = dict(zip(_endings(held, seen | set(actions)), held, strict=True))
+        order = order or tuple(column_of)
+        if set(column_of) == set(order):
+            changed[role] = tuple(column_of[a] for a in order)
+    return replace(columns, **changed, actions=order)
+
+
+def _endings(held: Sequence[str], seen: set[str]) -> tuple[str, ...]:
+    """What tells columns apart: their names without a shared beginning, so that every action seen
+    is among them."""
+    shared = next(
+        (i for i, letters in enumerate(zip(*held, strict=False)) if len(set(letters)) > 1),
+        min(map(len, held)),
+    )
+    cuts = [0, *(i + 1 for i, c in enumerate(held[0][:shared]) if c in "_.:= -[")]
+    for cut in cuts:
+        names = tuple(name[cut:].removesuffix("]") if cut else name for name in held)
+        if seen <= set(names):
+            return names
+    return tuple(held)
 
 
 def _not_context(name: str) -> str | None:

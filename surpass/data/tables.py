@@ -495,8 +495,9 @@ def _open(
         given["context"] = [c for c in written["context"] if c not in others]
     actions = actions or given.pop("actions", None)
     given.pop("actions", None)
-    columns = guess(first.schema, pa.Table.from_batches([head]), name, **given)
-    names = tuple(actions.split(",")) if isinstance(actions, str) else tuple(actions or ())
+    listed = actions.split(",") if isinstance(actions, str) else actions or ()
+    names = tuple(str(a).strip() for a in listed)
+    columns = guess(first.schema, pa.Table.from_batches([head]), name, names, **given)
     kinds = tuple(categorical.split(",")) if isinstance(categorical, str) else tuple(categorical)
     for kind in kinds:
         if kind not in columns.context:
@@ -507,7 +508,7 @@ def _open(
         name=name,
         parts=tuple(parts),
         columns=columns,
-        names=tuple(str(a).strip() for a in names),
+        names=names,
         categorical=kinds,
         seed=seed,
         fixed=encoder,

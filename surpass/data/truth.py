@@ -144,7 +144,7 @@ def _check_options(
         i, j = np.argwhere(~np.isfinite(features))[0]
         raise InputError(f"X: column {j}, row {i + 1} is not a finite number; fill or drop it")
     if len(classes) < 2:
-        raise InputError(f"y holds only one class, {classes[0]!r}; give at least two")
+        raise InputError(f"y holds only one class, {classes[0]}; give at least two")
     for name, value, low, high in (
         ("quality", quality, 0.0, 1.0), ("exploration", exploration, 1e-6, 1.0),
         ("noise", noise, 0.0, 0.499),
