@@ -21,7 +21,7 @@ from surpass.errors import InputError
 from surpass.tasks.protocol import Spaces, State, Step
 from surpass.tasks.recording import joined
 
-__all__ = ["CONTROLLERS", "Controller", "PointMass", "point_log"]
+__all__ = ["CONTROLLERS", "Controller", "PointMass", "clipped_normal", "point_log"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Controller:
         if not self.noise:
             return None
         mean = self.mean(obs, aim)
-        both = [_clipped_normal(action, m, self.noise).sum(-1) for m in (mean, -mean)]
+        both = [clipped_normal(action, m, self.noise).sum(-1) for m in (mean, -mean)]
         logp = both[0]
         if self.flip:
             logp = torch.logaddexp(math.log1p(-self.flip) + both[0], math.log(self.flip) + both[1])
@@ -268,8 +268,8 @@ def _episodes(
     )
 
 
-def _clipped_normal(x: Tensor, mean: Tensor, std: float) -> Tensor:
-    """Log of the density inside (-1, 1), of the clipped mass at the bounds."""
+def clipped_normal(x: Tensor, mean: Tensor, std: float) -> Tensor:
+    """Log-density of clip(N(mean, std^2), -1, 1) per entry; on a bound the log of its mass."""
     z = (x - mean) / std
     inside = -0.5 * z.square() - math.log(std) - 0.5 * math.log(2 * math.pi)
     below = torch.special.log_ndtr((-1.0 - mean) / std)

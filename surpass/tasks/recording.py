@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from surpass.data.records import About, Transitions
 from surpass.errors import InputError
 from surpass.tasks.protocol import VectorEnv
 
-__all__ = ["Act", "about_env", "joined", "record"]
+__all__ = ["Act", "about_env", "joined", "record", "whole_episodes"]
 
 Act = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 """Observations [n, d] to actions, or to actions and their exact log-probs [n]."""
@@ -69,16 +70,33 @@ def record(
     return _by_episode(columns, whole).described(about_env(env))
 
 
-def _by_episode(columns: dict[str, list[Tensor]], whole: bool) -> Transitions:
-    c = {name: torch.stack(values, 1) for name, values in columns.items()}  # [n, T, ...]
-    if not whole:
-        c["truncated"][:, -1] |= ~c["terminated"][:, -1]
-    done = c["terminated"] | c["truncated"]
+def whole_episodes(
+    terminated: Sequence[Tensor], truncated: Sequence[Tensor]
+) -> tuple[Bool[Tensor, "n*T"], Int[Tensor, "N"]]:
+    """Which rows of n copies over T steps are of finished episodes, and of which.
+
+    Args:
+        terminated: T times [n].
+        truncated: T times [n].
+
+    Returns:
+        `keep` over the rows of `torch.stack(column, 1).flatten(0, 1)`, and the episodes of the rows
+        kept.
+    """
+    done = torch.stack(list(terminated), 1) | torch.stack(list(truncated), 1)
     before = done.cumsum(1) - done.long()
-    episode = before + torch.cumsum(done.sum(1) + 1, 0)[:, None]
     keep = (before < done.sum(1, keepdim=True)).flatten()
-    flat = {name: value.flatten(0, 1)[keep] for name, value in c.items()}
+    many = done.sum(1) + 1
+    episode = before + (torch.cumsum(many, 0) - many)[:, None]
     _, number = torch.unique_consecutive(episode.flatten()[keep], return_inverse=True)
+    return keep, number
+
+
+def _by_episode(columns: dict[str, list[Tensor]], whole: bool) -> Transitions:
+    if not whole:
+        columns["truncated"][-1] = ~columns["terminated"][-1]
+    keep, number = whole_episodes(columns["terminated"], columns["truncated"])
+    flat = {name: torch.stack(values, 1).flatten(0, 1)[keep] for name, values in columns.items()}
     return Transitions(
         **flat,
         episode=number,
