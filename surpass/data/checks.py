@@ -64,8 +64,8 @@ def read_block(batch: pa.RecordBatch, columns: Columns, file: str, start: int) -
     """The role columns as arrays.
 
     Raises:
-        InputError: at the first row with a bad reward, propensity, time, action, position, cost or
-            group.
+        InputError: at the first row with a bad reward, propensity, time, action, position, cost
+            or group.
     """
     bad: list[_Bad] = []
     action = words(batch[columns.action])
@@ -167,8 +167,8 @@ def _many(batch: pa.RecordBatch, names: tuple[str, ...], file: str, start: int) 
 def _availability(
     block: Block, batch: pa.RecordBatch, columns: Columns, file: str, start: int
 ) -> None:
-    """Flags per action, [N, A]; or lists of the actions on offer, which wait until the actions are
-    known."""
+    """Flags per action, [N, A]; or lists of the actions on offer, which wait until the actions
+    are known."""
     names = columns.available
     if len(names) == 1:
         array = plain(batch[names[0]])
@@ -215,12 +215,12 @@ def stable_codes(array: pa.Array) -> Int[np.ndarray, "N"]:
 
 
 def codes_of(block: Block, columns: Columns, actions: tuple[str, ...]) -> Int[np.ndarray, "N"]:
-    """The number of each logged action, with what depends on it checked, and `available` filled in.
+    """The number of each logged action, with what depends on it checked, and `available` filled
+    in.
 
     Raises:
         InputError: at the first row with an unknown action, a propensity of another action, an
-            action that was not on
-            offer, or mass on one that was not.
+            action that was not on offer, or mass on one that was not.
     """
     found = pc.index_in(block.action, value_set=pa.array(actions, pa.string()))
     codes = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)

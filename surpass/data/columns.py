@@ -61,10 +61,9 @@ class Columns:
     """The role of every column. `how` says of each role whether it was guessed or given.
 
     `propensities` and `available` hold one column per action, in the order of the actions, or one
-    list column.
-    `propensity` is a column, None where `propensities` has it, or `uniform`. `ignored` columns and
-    their reasons are not
-    used: other outcomes, for instance, are known only after the decision.
+    list column. `propensity` is a column, None where `propensities` has it, or `uniform`.
+    `ignored` columns and their reasons are not used: other outcomes, for instance, are known only
+    after the decision.
     """
 
     action: str
@@ -261,8 +260,8 @@ def _words_seen(sample: pa.Table, action: str) -> set[str]:
 
 
 def _in_order(columns: Columns, seen: set[str], actions: Sequence[str]) -> Columns:
-    """The columns of `propensities` and `available` in one order of the actions: the given one, or
-    that of the first role with a column per action."""
+    """The columns of `propensities` and `available` in one order of the actions: the given one,
+    or that of the first role with a column per action."""
     changed: dict[str, Any] = {}
     order = tuple(actions)
     for role in _MANY:

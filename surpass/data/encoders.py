@@ -2,19 +2,15 @@
 policy.
 
 Numbers keep their values; a missing one is filled with the median, and an indicator says so.
-Categories become one-hot
-columns, rare and later levels pooled as `(other)`, a missing value its own level; columns of very
-many levels are hashed
-(Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009). This is what
-scikit-learn's SimpleImputer,
-OneHotEncoder (infrequent levels) and FeatureHasher do; it is written out here so that it is JSON
-and a torch graph.
+Categories become one-hot columns, rare and later levels pooled as `(other)`, a missing value its
+own level; columns of very many levels are hashed (Weinberger et al., "Feature Hashing for Large
+Scale Multitask Learning", 2009). This is what scikit-learn's SimpleImputer, OneHotEncoder
+(infrequent levels) and FeatureHasher do; it is written out here so that it is JSON and a torch
+graph.
 
-The work has two halves. `split` looks words up, on the host, and gives `numbers` [N, p] (NaN where
-missing) and `codes`
-[N, q]; `graph()` is a torch module without any data-dependent control flow that turns both into
-the context [N, d], so it
-can be traced into ONNX in front of a policy.
+The work has two halves. `split` looks words up, on the host, and gives `numbers` [N, p] (NaN
+where missing) and `codes` [N, q]; `graph()` is a torch module without any data-dependent control
+flow that turns both into the context [N, d], so it can be traced into ONNX in front of a policy.
 """
 
 from __future__ import annotations
@@ -42,8 +38,8 @@ _DAY = 86400.0
 
 @dataclass(frozen=True)
 class Number:
-    """A numeric column (or one entry of a list column): `fill` replaces a missing value, `flagged`
-    adds an indicator.
+    """A numeric column (or one entry of a list column): `fill` replaces a missing value,
+    `flagged` adds an indicator.
 
     `time` columns are days since 1970 (UTC).
     """
@@ -143,9 +139,11 @@ class Encoder:
             categorical: columns to treat as categories although they hold numbers.
             max_levels: at most this many levels of a column, the most frequent ones, get a column
                 of their own.
-            min_share, min_count: a level rarer than both allow is pooled with `(other)`.
-            log: what errors call the data.
+            min_share, min_count: a level in a smaller share of the rows, or in fewer rows, is
+            pooled
+                as `(other)`.
             hash_above: a column with more levels than this is hashed into `buckets` columns.
+            log: what errors call the data.
 
         Raises:
             InputError: when a column is missing or of a type that cannot be encoded.

@@ -1,9 +1,9 @@
-"""What a file really is, and how its rows are read: Parquet, CSV, JSONL and Arrow, block by block.
+"""What a file really is, and how its rows are read: Parquet, CSV, JSONL and Arrow, block by
+block.
 
 A `Part` is one file (or one table in memory) with a known schema. It streams record batches, so a
-log may be larger
-than memory. What is broken is located exactly: file, column and data row (the first row after a
-header is row 1).
+log may be larger than memory. What is broken is located exactly: file, column and data row (the
+first row after a header is row 1).
 """
 
 from __future__ import annotations
@@ -199,7 +199,8 @@ def open_part(path: Path, name: str | None = None) -> Part:
     """One file, checked to be what its name says and whole.
 
     Raises:
-        InputError: when it is empty, truncated, broken, or of another kind than its extension says.
+        InputError: when it is empty, truncated, broken, or of another kind than its extension
+        says.
     """
     name = name or str(path)
     try:

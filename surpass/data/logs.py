@@ -62,9 +62,8 @@ def open_log(data: Any, **options: Any) -> Log:
 
     Args:
         data: a file or folder; a named source (`open-bandit:random/men`, `digits`,
-            `digits:rows=5000,exploration=0.2`);
-            a DataFrame, a pyarrow Table or a dict of columns; Open Bandit Pipeline's feedback
-            dict; `Decisions`.
+            `digits:rows=5000,exploration=0.2`); a DataFrame, a pyarrow Table or a dict of
+            columns; Open Bandit Pipeline's feedback dict; `Decisions`.
         options: the columns' roles and the other options of `surpass.data.tables.open_table`.
 
     Raises:

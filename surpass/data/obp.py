@@ -21,9 +21,8 @@ _NAME = "bandit feedback"
 
 def from_obp(feedback: Mapping[str, Any]) -> Decisions:
     """Decisions from `n_rounds, n_actions, context, action, reward, pscore`, and where there are,
-    `position`, `pi_b`
-    [N, A, positions] (the row of the logged position becomes `propensities`) and `action_context`
-    [A, k].
+    `position`, `pi_b` [N, A, positions] (the row of the logged position becomes `propensities`)
+    and `action_context` [A, k].
 
     Raises:
         InputError: when an entry is missing or a row is bad.

@@ -40,10 +40,8 @@ def open_source(name: str, **options: Any) -> Log:
     """The log of a named source.
 
     `open-bandit:POLICY/CAMPAIGN` with POLICY `random` or `bts` and CAMPAIGN `all`, `men` or
-    `women`;
-    `digits`, `iris`, `wine`, `breast-cancer`, with options as in
-    `digits:rows=20000,exploration=0.3` (`rows`, `quality`,
-    `exploration`, `noise`, `seed`).
+    `women`; `digits`, `iris`, `wine`, `breast-cancer`, with options as in
+    `digits:rows=20000,exploration=0.3` (`rows`, `quality`, `exploration`, `noise`, `seed`).
 
     Raises:
         InputError: when there is no such source or option, or its package is not installed.
@@ -70,12 +68,10 @@ def _open_bandit(name: str, tail: str, options: dict[str, Any]) -> Log:
     """10,000 rounds of the Open Bandit Dataset, as the wheel of Open Bandit Pipeline ships them.
 
     Saito, Aihara, Matsutani and Narita, "Open Bandit Dataset and Pipeline: Towards Realistic and
-    Reproducible Off-Policy
-    Evaluation" (2021). A round is one position of the three that a page shows; the propensity is
-    that of the item in that
-    position. The context is the user's four hashed features and the position. The random policy's
-    propensity is 1/A, so
-    its rows are known in full.
+    Reproducible Off-Policy Evaluation" (2021). A round is one position of the three that a page
+    shows; the propensity is that of the item in that position. The context is the user's four
+    hashed features and the position. The random policy's propensity is 1/A, so its rows are known
+    in full.
     """
     from dataclasses import replace
 

@@ -22,8 +22,8 @@ def learning_rows(
     units drawn from `seed`.
 
     Units are rows, or groups, which are never split. It is the rule of
-    `surpass.improve.stages.plan_stages`: with the same
-    seed and units, nothing that is fitted on these rows has seen a row that is scored.
+    `surpass.improve.stages.plan_stages`: with the same seed and units, nothing that is fitted on
+    these rows has seen a row that is scored.
     """
     wanted = share * rows - 1e-9
     if group is None:

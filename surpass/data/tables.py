@@ -41,8 +41,7 @@ class Scan:
     """What one pass over the role columns found; every row was checked.
 
     `values` are the distinct rewards where there are at most two; `counts` [A] how often each
-    action was logged;
-    `time` the first and last time; `in_order` whether times never fall.
+    action was logged; `time` the first and last time; `in_order` whether times never fall.
     """
 
     rows: int = 0
@@ -102,8 +101,7 @@ class TableLog:
 
         Raises:
             InputError: at the first bad row; when the log has fewer than 100 rows, one action, a
-                constant reward or
-                duplicate row ids.
+                constant reward or duplicate row ids.
         """
         if self.rows < MIN_ROWS:
             raise at(
@@ -145,9 +143,8 @@ class TableLog:
 
         Args:
             fit_on: the rows that the encoder of the context is fitted on. By default those that
-                the first stage of
-                `surpass.improve` learns from with the same seed: the first 30 %, in time, or of a
-                permutation of units.
+                the first stage of `surpass.improve` learns from with the same seed: the first 30
+                %, in time, or of a permutation of units.
             encoder: use this one instead of fitting.
 
         Raises:

@@ -1,5 +1,5 @@
-"""Which row of a text file is broken: found by reading it again slowly, once something is known to
-be wrong."""
+"""Which row of a text file is broken: found by reading it again slowly, once something is known
+to be wrong."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def suspicious_quotes(path: Path, rows: int) -> bool:
 
 
 def broken_csv_row(path: Path, delimiter: str, quotes_only: bool = False) -> Broken | None:
-    """The first data row whose quote is not closed, or (unless `quotes_only`) with too many or too
-    few values."""
+    """The first data row whose quote is not closed, or (unless `quotes_only`) with too many or
+    too few values."""
     with read_lines(path) as raw:
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         header = next(csv.reader([text.readline()], delimiter=delimiter), [])

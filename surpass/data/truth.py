@@ -37,9 +37,8 @@ class Truth:
         """The true value of a policy, (1/M) sum_x sum_a pi(a|x) r(x, a).
 
         Args:
-            policy: probabilities [M, A] in the contexts of this truth, or a function from contexts
-                [M, d] to them; the
-                logging policy by default.
+            policy: probabilities [M, A] in the contexts of this truth, or a function from
+                contexts [M, d] to them; the logging policy by default.
 
         Raises:
             InputError: when the probabilities are for other actions, or do not sum to 1.
@@ -80,15 +79,12 @@ def from_classification(
     """Logged decisions from features and labels: choosing the right class pays 1.
 
     The population is the M rows of `X`, each equally likely; `rows` contexts are drawn from it
-    with replacement. The
-    logging policy takes a favorite class with probability 1 - exploration + exploration / A and
-    every other with
-    exploration / A. Its favorite is the prediction of a logistic regression, except on one side of
-    a random hyperplane
-    that is placed so that the favorite is right in a share `quality` of the population. With
-    `noise`, the reward is
-    flipped with that probability. (Beygelzimer and Langford, "The Offset Tree for Learning with
-    Partial Labels", 2009.)
+    with replacement. The logging policy takes a favorite class with probability 1 - exploration +
+    exploration / A and every other with exploration / A. Its favorite is the prediction of a
+    logistic regression, except on one side of a random hyperplane that is placed so that the
+    favorite is right in a share `quality` of the population. With `noise`, the reward is flipped
+    with that probability. (Beygelzimer and Langford, "The Offset Tree for Learning with Partial
+    Labels", 2009.)
 
     Raises:
         InputError: when X and y do not fit, an option is out of range, or `quality` cannot be

@@ -27,8 +27,8 @@ _SINGLE = ("reward", "propensity", "time", "cost", "group")
 
 def to_table(log: Decisions) -> pa.Table:
     """One row per decision: the action by its name, `propensity_NAME` and `available_NAME` for
-    every action, the context
-    by the names of its columns. The schema's metadata say which column is what.
+    every action, the context by the names of its columns. The schema's metadata say which column
+    is what.
 
     Raises:
         InputError: when a context column has the name of another column.
@@ -89,8 +89,7 @@ def write_log(log: Decisions | Iterable[Decisions], path: str | Path) -> Path:
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     """Write raw rows, such as the decisions of a service: a dict per decision with its context
-    columns, `action`,
-    `propensity`, `reward` and so on, in the format that the name asks for.
+    columns, `action`, `propensity`, `reward` and so on, in the format that the name asks for.
 
     Raises:
         InputError: as `write_log`; and when a column holds values of several types.
