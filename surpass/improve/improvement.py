@@ -35,6 +35,11 @@ def _now() -> str:
     return datetime.now(UTC).replace(microsecond=0).isoformat()
 
 
+def _card(folder: Path) -> Mapping[str, Any]:
+    path = folder / "policy.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 @dataclass(frozen=True)
 class Improvement:
     """The verdict on a log, with everything a reader needs to believe or to doubt it.
@@ -113,16 +118,17 @@ class Improvement:
         """`report.json`."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False, default=str) + "\n"
 
-    def html(self, *, policy: str | None = None) -> str:
+    def html(self, *, policy: str | None = None, card: Mapping[str, Any] | None = None) -> str:
         """`report.html`: one self-contained page.
 
         Args:
             policy: the folder that holds the policy, as the reader would write it.
+            card: the content of its policy.json, from which the page says how to use it.
         """
         from surpass.improve.report import render
         from surpass.improve.sections import page
 
-        return render(page(self, policy=policy))
+        return render(page(self, policy=policy, card=card))
 
     def markdown(self) -> str:
         """`verdict.md`: the verdict in a few lines."""
@@ -159,7 +165,8 @@ class Improvement:
                 (new / "policy").mkdir()
                 hand_over(new / "policy")
             policy = str(folder / "policy") if hand_over is not None else None
-            (new / "report.html").write_text(self.html(policy=policy), encoding="utf-8")
+            page = self.html(policy=policy, card=_card(new / "policy"))
+            (new / "report.html").write_text(page, encoding="utf-8")
             (new / "report.json").write_text(self.json(), encoding="utf-8")
             (new / "verdict.md").write_text(self.markdown(), encoding="utf-8")
         return folder

@@ -36,17 +36,20 @@ _SHOWN_CANDIDATES = 10
 _SHOWN_ACTIONS = 12
 
 
-def page(result: Improvement, *, policy: str | None = None) -> Page:
+def page(
+    result: Improvement, *, policy: str | None = None, card: Mapping[str, Any] | None = None
+) -> Page:
     """The report on `result`; sections without content are left out.
 
     Args:
         policy: the folder that holds the policy, as the reader would write it.
+        card: the content of its policy.json.
     """
     sections = (
         _believe(result),
         _wrong(result),
         _settle(result),
-        _use(result, policy),
+        _use(result, policy, card or {}),
         *details(result),
     )
     log = plain_text(result.log, 80)
@@ -405,7 +408,7 @@ def _settle(result: Improvement) -> Section | None:
     for entry in settlement.exploration:
         if entry.get("rows") is not None and math.isfinite(entry["rows"]):
             rows.append(_rows_row(f"with {percent(entry['share'])} exploration", entry["rows"]))
-    if len(rows) > 1:
+    if len(rows) > 1 and max(row["value"] for row in rows[1:]) > result.rows:
         rows[1]["mark"] = "tested"
         caption = (
             "Rows for an 80\u00a0% chance of PROMOTE, at the gain named above; the line is their "
@@ -431,7 +434,11 @@ def _settle(result: Improvement) -> Section | None:
         head = ["Action", "Now", "Best for proof"]
         title = "What to explore"
         blocks.append(Block("table", {"title": title, "head": head, "rows": body}))
-    return Section("settle", "What would settle it", tuple(blocks), lead=settlement.sentence)
+    failed = any(c.ran and not c.passed for c in result.checks)
+    lead = settlement.sentence
+    if failed:
+        lead = f"The failed check comes first; rows alone may not settle it. Beyond it: {lead}"
+    return Section("settle", "What would settle it", tuple(blocks), lead=lead)
 
 
 def _rows_row(name: str, rows: float, bounds: Any = None) -> dict[str, Any]:
@@ -451,14 +458,14 @@ def _two_digits(value: float) -> str:
 # ---------------------------------------------------------------------------- how to use it
 
 
-def _use(result: Improvement, policy: str | None) -> Section | None:
+def _use(result: Improvement, policy: str | None, card: Mapping[str, Any]) -> Section | None:
     blocks: list[Block] = []
     shares = _shares(result)
     if shares is not None:
         blocks.append(Block("picture", shares))
     usage = result.usage
     if not usage and policy is not None:
-        usage = _ordinary_usage(policy)
+        usage = _ordinary_usage(policy, card)
     if policy is not None:
         blocks += [Block("code", {"title": title, "code": code}) for title, code in usage]
     if not blocks:
@@ -477,9 +484,24 @@ def _use(result: Improvement, policy: str | None) -> Section | None:
     return Section("use", title, tuple(blocks), lead=lead)
 
 
-def _ordinary_usage(policy: str) -> tuple[tuple[str, str], ...]:
-    code = f'import surpass\n\npolicy = surpass.load("{policy}")'
-    return (("In Python", code),)
+def _ordinary_usage(policy: str, card: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """How to draw actions and log their propensities, for what the policy needs."""
+    columns = ", ".join(plain_text(c, 24) for c in (card.get("context") or ())[:6]) or "context"
+    given = str(card.get("reference", "")).startswith("given")
+    call = "policy.sample(rows, reference)" if given else "policy.sample(rows)"
+    lines = [
+        "import surpass",
+        "",
+        f"policy = surpass.load({policy!r})",
+        f"# rows: a table, a data frame or a dict with the columns {columns}",
+    ]
+    if given:
+        lines.append("# reference: the old policy's probabilities, [rows, actions]")
+    lines.append(f"actions, propensities = {call}  # log both")
+    usage = [("In Python", "\n".join(lines))]
+    if card.get("onnx") == "written":
+        usage.append(("In any language, with ONNX Runtime", f"{policy}/policy.onnx"))
+    return tuple(usage)
 
 
 def _shares(result: Improvement) -> Figure | None:

@@ -380,3 +380,13 @@ def test_equal_propensities_get_a_column_each_and_unequal_ones_the_diagonal():
     assert len({y for _, y in centers}) == 1
     for x, y in re.findall(r'cx="([\d.]+)%" cy="([\d.]+)%"', drawn([0.1, 0.2, 0.7])):
         assert float(x) + float(y) == pytest.approx(100, abs=0.02)
+
+
+def test_how_to_use_the_policy_follows_what_it_needs():
+    card = {"context": ["age", "city"], "reference": "given with every decision", "onnx": "written"}
+    html = promote().html(policy="out/policy", card=card)
+    assert "columns age, city" in html and "policy.sample(rows, reference)" in html
+    assert "out/policy/policy.onnx" in html
+    alone = promote().html(policy="out/policy", card={"context": ["age"], "reference": "carried"})
+    assert "policy.sample(rows)" in alone and "policy.onnx" not in alone
+    assert "policy.sample" not in promote().html()
