@@ -223,6 +223,9 @@ def _single(role: str, schema: pa.Schema, taken: set[str]) -> str | None:
             fits = kind_of(schema.field(name).type) != "list"
             if name not in taken and fits and _bare(name) == wanted and name.lower() not in _INDEX:
                 return name
+    moments = [n for n in schema.names if kind_of(schema.field(n).type) == "time"]
+    if role == "time" and len(moments) == 1 and moments[0] not in taken:
+        return moments[0]
     return None
 
 

@@ -65,6 +65,13 @@ def test_given_roles_win_and_say_so() -> None:
     assert found.ignored == {"reward": "looks like another outcome", "city": "not asked"}
 
 
+def test_the_only_moment_is_the_time() -> None:
+    moments = pa.array([0, 1], pa.timestamp("s"))
+    assert roles({**BASE, "shown_at": moments}).time == "shown_at"
+    two = roles({**BASE, "shown_at": moments, "joined_at": moments})
+    assert two.time is None and two.context == ("shown_at", "joined_at")
+
+
 def test_none_means_no_such_role() -> None:
     found = roles({**BASE, "user_id": [1, 2], "time": [1, 2]}, group="none", time="none")
     assert found.group is None and found.time is None
