@@ -15,6 +15,7 @@ from surpass.improve.scoring import Rows
 from surpass.methods.decisions import LEARNERS, learners
 from surpass.methods.decisions.ascent import learning_query
 from surpass.methods.decisions.seeking import LogisticRewards
+from surpass.methods.decisions.threads import threads_for
 from surpass.objectives.scores import modeled, weighted
 from surpass.policies.tilted import fit_multinomial
 
@@ -163,3 +164,16 @@ def test_unknown_learner_names_the_nearest():
     with pytest.raises(InputError, match="did you mean 'logistic'"):
         learners("logisitc")
     assert [x.name for x in learners(["ridge", "auto", "ridge"])].count("ridge") == 1
+
+
+def test_small_fits_use_one_thread_and_give_the_others_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads_for(1_000):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with threads_for(10**9):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -122,8 +122,8 @@ def learners(names: str | Iterable[str] = "auto") -> tuple[Learner, ...]:
     flat = [each for name in wanted for each in (AUTO if name == "auto" else (name,))]
     for name in flat:
         if name not in LEARNERS:
+            known = ("auto", "tilt", *LEARNERS)
             raise InputError(
-                f"there is no learner {name!r}{nearest(name, list(LEARNERS))}; "
-                f"there are {', '.join(LEARNERS)}"
+                f"there is no learner {name!r}{nearest(name, known)}; there are {', '.join(known)}"
             )
     return tuple(LEARNERS[name]() for name in dict.fromkeys(flat))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from surpass.critics.deviations import DeviationModel, Standardizer, deviation_scale
 from surpass.methods.decisions.candidate import Candidate, Label, LearningRows, reference_of
+from surpass.methods.decisions.threads import threads_for
 from surpass.objectives.counterfactual import Objective
 from surpass.objectives.views import Query
 from surpass.parts import needs_of
@@ -67,7 +68,8 @@ class Ascent:
     def fit(self, rows: LearningRows, fitted: nn.Module | None, seed: int) -> list[Candidate]:
         """The policy that climbed, at every strength."""
         query = learning_query(rows, fitted, seed, "q" in needs_of(self.objective))
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        size = query.context.shape[1] * query.reference.numel()
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), threads_for(size):
             torch.manual_seed(seed)
             values = self._network(query) if self.hidden else self._linear(query)
         values.requires_grad_(False)

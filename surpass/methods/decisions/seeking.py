@@ -18,6 +18,7 @@ from surpass.critics.deviations import DeviationModel, Standardizer, deviation_s
 from surpass.critics.rewards import Boosting
 from surpass.errors import InputError
 from surpass.methods.decisions.candidate import Candidate, Label, LearningRows, reference_of
+from surpass.methods.decisions.threads import threads_for
 from surpass.policies.action_values import ActionValues, LinearValues
 from surpass.policies.categorical import Softmax
 from surpass.policies.tilted import CAP, Capped
@@ -160,7 +161,8 @@ class RewardSeeking:
         if len(rows.action) > self.most:
             generator = torch.Generator().manual_seed(seed)
             rows = rows.take(torch.randperm(len(rows.action), generator=generator)[: self.most])
-        values = self.model.fit(rows)
+        with threads_for(rows.context.numel() * rows.n_actions):
+            values = self.model.fit(rows)
         values.requires_grad_(False)
         scale = _scale(values, rows, fitted)
         out = []
