@@ -223,8 +223,8 @@ def _agreement(result: Improvement) -> Figure | None:
     ]  # fmt: skip
     caption = (
         "The gain of the same policy by other estimators, each reading the same rows its own way. "
-        "They should tell one story. Those marked biased buy calm with bias, which their "
-        "intervals leave out; they take no part in the verdict."
+        "The unbiased ones should tell one story; those marked biased buy calm with bias, which "
+        "their intervals leave out. None of them takes part in the verdict."
     )
     return Figure("forest", "Do other estimators agree?", {"rows": rows, "zero": 0.0}, caption)
 

@@ -390,3 +390,32 @@ def test_how_to_use_the_policy_follows_what_it_needs():
     alone = promote().html(policy="out/policy", card={"context": ["age"], "reference": "carried"})
     assert "policy.sample(rows)" in alone and "policy.onnx" not in alone
     assert "policy.sample" not in promote().html()
+
+
+def _luminance(color: str) -> float:
+    """Relative luminance of `#rrggbb` (WCAG 2.2)."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(a: str, b: str) -> float:
+    low, high = sorted((_luminance(a), _luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_marks_stand_out_from_what_is_behind_them(scheme):
+    css = re.search(r"<style>(.*?)</style>", promote().html(), re.DOTALL).group(1)
+    light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
+    held = light if scheme == "light" else dark.split("* {")[0]
+    color = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", held))
+    tints = re.findall(r"--tint: (#[0-9a-f]{6})", held)
+    assert len(tints) == 3
+    for behind in (color["bg"], color["card"], *tints):
+        assert _contrast(color["ink"], behind) >= 7
+        assert _contrast(color["soft"], behind) >= 4.5
+        for verdict in ("good", "wait", "bad"):
+            assert _contrast(color[verdict], behind) >= 4.5
+    assert _contrast(color["grid"], color["card"]) >= 3
+    assert _contrast(color["truth"], color["card"]) >= 3
