@@ -18,9 +18,10 @@ back second.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import math
-import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
@@ -652,11 +653,14 @@ def from_json(data: Any) -> Any:
 
 
 def _known(room: str) -> bool:
-    import surpass
-
-    return any(
-        m.name == f"surpass.{room}" for m in pkgutil.walk_packages(surpass.__path__, "surpass.")
-    )
+    """Whether a file may name this module: only modules of this package, and only by plain
+    words."""
+    if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", room):
+        return False
+    try:
+        return importlib.util.find_spec(f"surpass.{room}") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _rebuild(home: str, values: tuple[tuple[str, Any], ...]) -> Part[Any, Any]:
