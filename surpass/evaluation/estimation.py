@@ -24,12 +24,28 @@ from surpass.objectives.selection import slope
 from surpass.objectives.views import Query
 from surpass.parts import needs_of
 
-__all__ = ["Cell", "Panel", "Readout", "candidates"]
+__all__ = ["Cell", "Panel", "Readout", "candidates", "point"]
 
 
 def candidates(score: Score) -> tuple[Score, ...]:
     """The scores among which data chooses, or the one there is."""
     return tuple(score.hyper["scores"]) if score.name == "tuned" else (score,)
+
+
+def point(score: Score, query: Query, chunk: int = 16_384) -> float:
+    """The value alone, without intervals: rows go through in chunks that fit the processor's cache.
+
+    A score that needs the whole log is computed whole.
+    """
+    if WHOLE in needs_of(score) or score.name == "tuned":
+        return float(score(query).mean())
+    lowered, rows = lower(score), len(query.reward)
+    total: list[Tensor] = []
+    for start in range(0, rows, chunk):
+        part = query.rows(slice(start, start + chunk)) if rows > chunk else query
+        sums = [term(part).sum(0) for term in lowered.terms]
+        total = sums if not total else [a + b for a, b in zip(total, sums, strict=True)]
+    return float(lowered.of(*[t / rows for t in total]))
 
 
 @dataclass
@@ -187,11 +203,21 @@ class Panel:
         found = [self.read(cell) for cell in cells]
         if len(cells) == 1:
             return cells[0], found[0]
-        rule = self.estimators[name].score.hyper["rule"]
         values = torch.tensor([f.value for f in found], dtype=torch.float64)
-        widths = torch.tensor([2.0 * f.error for f in found], dtype=torch.float64)
-        place = slope(values, widths, rule)
+        rule = self.estimators[name].score.hyper["rule"]
+        place = slope(values, self._together(cells), rule)
         return cells[place], found[place]
+
+    def _together(self, cells: list[Cell]) -> Float[Tensor, "J J"]:
+        """The covariance of several cells' values, from the sums of the buckets."""
+        columns = []
+        for cell in cells:
+            sums = self.moments(cell)
+            mean = sums.of(cell.group, sums.mean)
+            slopes: Tensor = torch.func.grad(lambda m, c=cell: c.both(m)[0])(mean)  # type: ignore[assignment]
+            columns.append(sums.of(cell.group, sums.centered()) @ slopes)
+        influence = torch.stack(columns, 1)
+        return influence.T @ influence / float(self.moments(cells[0]).rows) ** 2
 
     def draws(self, cells: list[Cell], resamples: int, seed: int) -> Float[Tensor, "C R 3"]:
         """Bootstrap values, reference values and gains of some cells, same multipliers for all."""

@@ -272,14 +272,14 @@ def paired(query: Query, /, score: Score) -> Float[Tensor, "N"]:
 
 
 @part
-def tuned(query: Query, /, scores: tuple[Score, ...], rule: str = "slope") -> Float[Tensor, "N"]:
-    """The one of several scores that SLOPE picks; they stand from the least biased to the most.
+def tuned(query: Query, /, scores: tuple[Score, ...], rule: str = "paired") -> Float[Tensor, "N"]:
+    """The one of several scores that `selection.slope` picks, from the least biased to the most.
 
     Su, Srinath and Krishnamurthy, Adaptive estimator selection for off-policy evaluation (2020).
     """
     rows = torch.stack([score(query) for score in scores])
-    width = 2.0 * rows.std(-1) / math.sqrt(rows.shape[-1])
-    return rows[slope(rows.mean(-1), width, rule)]
+    covariance = torch.cov(rows).view(len(rows), len(rows)) / rows.shape[-1]
+    return rows[slope(rows.mean(-1), covariance, rule)]
 
 
 # ----------------------------------------------------------------------------------------------

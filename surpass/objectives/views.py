@@ -135,7 +135,7 @@ class Query:
     @cached_property
     def direct(self) -> Float[Tensor, "N"]:
         """The predicted reward of the target policy, sum over actions of pi q."""
-        return (self.target * self.q).sum(-1)
+        return torch.einsum("na,na->n", self.target, self.q)  # a product and a sum in one pass
 
     def rows(self, index: Tensor | slice) -> Query:
         """The same query for some of the rows."""

@@ -221,14 +221,26 @@ def test_scores_are_values_that_survive_json():
 
 
 def test_slope_stops_where_intervals_part():
+    def alone(*errors: float) -> Tensor:
+        return torch.diag(torch.tensor(errors) ** 2)
+
     value = torch.tensor([1.0, 1.1, 1.2, 3.0, 1.0])
-    width = torch.tensor([1.0, 0.3, 0.1, 0.1, 0.1])
-    assert slope(value, width) == 2  # 3.0 is beyond 1.2 + 2 (0.1 + 0.1); what follows is not seen
-    assert slope(torch.zeros(4), torch.tensor([4.0, 3.0, 2.0, 1.0])) == 3
-    # slope++ joins intervals of width_i + (sqrt 6 - 1) width_j: 0.1 + 1.449 * 1 < 1.6 < 2.2
-    far = torch.tensor([0.0, 1.6])
-    assert slope(far, torch.tensor([1.0, 0.1]), "slope") == 1
-    assert slope(far, torch.tensor([1.0, 0.1]), "slope++") == 0
+    apart = alone(1.0, 0.3, 0.1, 0.1, 0.1)
+    # 3.0 is beyond 1.2 + 2 (0.1 + 0.1); what follows is not looked at
+    assert slope(value, apart, "slope") == slope(value, apart) == 2
+    assert slope(torch.zeros(4), alone(4.0, 3.0, 2.0, 1.0)) == 3
+    # 2 s_i + 2 s_j = 2.2, s_i + (sqrt 6 - 1) s_j = 1.549, sqrt(s_i^2 + s_j^2) = 1.005
+    for gap, first in ((2.1, ["slope"]), (1.5, ["slope", "slope++"]),
+                       (1.0, ["slope", "slope++", "paired"])):  # fmt: skip
+        far = torch.tensor([0.0, gap])
+        meets = [r for r in ("slope", "slope++", "paired") if slope(far, alone(1.0, 0.1), r)]
+        assert meets == first
+    # estimates that err together: a difference of 0.3 is no accident
+    together = torch.tensor([[1.0, 0.98], [0.98, 1.0]])  # the difference has error 0.2
+    assert slope(torch.tensor([0.0, 0.3]), together) == 0
+    assert slope(torch.tensor([0.0, 0.1]), together) == 1
+    with pytest.raises(InputError, match=r"slope\+\+"):
+        slope(value, apart, "slop++")
 
 
 def test_tuned_keeps_the_tail_when_there_is_data_and_cuts_it_when_there_is_not():
