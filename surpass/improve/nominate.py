@@ -41,7 +41,7 @@ __all__ = [
     "nominate",
 ]
 
-STRENGTHS = (1.0, 2.0, 4.0, 12.0, 1000.0)
+STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 12.0, 1000.0)
 _SCALE_ROWS = 4096  # enough rows to know the spread of d to about a percent
 _CHUNK = 50_000  # numbers per temporary, so that they stay in the cache
 
