@@ -22,7 +22,7 @@ from surpass.improve import checks as look
 from surpass.improve.agreement import agreement
 from surpass.improve.diagnose import candidate_probabilities, diagnosis, reward_predictions
 from surpass.improve.hold import settlement
-from surpass.improve.improvement import Improvement
+from surpass.improve.improvement import Design, Improvement
 from surpass.improve.nominate import Candidate, Learner, Validation
 from surpass.improve.procedure import LEARNERS, Decision, Tested, decide, decide_given
 from surpass.improve.results import CandidateResult, Check, Estimate, Settlement
@@ -148,7 +148,7 @@ def improve_decisions(
             accept_observed=accept_observed_range,
         )
     else:
-        learners = told(_learners(methods, log), say)
+        learners = told(_learners(methods), say)
         decision = decide(
             rows,
             limits,
@@ -179,6 +179,7 @@ def explain(
     name: str = "",
     assumptions: tuple[str, ...] = (),
     off_policy: bool = False,
+    design: Design = "learned",
     seconds: dict[str, float] | None = None,
     say: Say = lambda _: None,
 ) -> Improvement:
@@ -210,7 +211,7 @@ def explain(
         best=next((r for r in results if r.tested), None),
         candidates=results,
         checks=found,
-        settlement=_settle(decision, log) if decision.verdict == "HOLD" else None,
+        settlement=_settle(decision, log, failed) if decision.verdict == "HOLD" else None,
         diagnosis=described,
         assumptions=assumptions,
         rows=len(log.action),
@@ -219,6 +220,7 @@ def explain(
         seed=decision.seed,
         versions=versions(),
         seconds=seconds,
+        design=design,
         hand_over=_hand_over(decision, log),
     )
 
@@ -250,7 +252,7 @@ def unit_of(log: Decisions) -> tuple[Check, Tensor | None]:
 
 def _unit_name(log: Decisions, sticky: Check) -> str:
     named = log.about.provenance.get("roles", [])
-    column = next((c for c, role, *_ in named if role == "group"), None)
+    column = next((c for role, c, *_ in named if role == "group"), None)
     return str(column) if column else "equal context"
 
 
@@ -285,10 +287,13 @@ def _with_fitted_propensities(log: Decisions) -> Decisions:
     return fitted.described(log.about)
 
 
-def _learners(methods: str | Sequence[str], log: Decisions) -> tuple[Learner, ...]:
+def _learners(methods: str | Sequence[str]) -> tuple[Learner, ...]:
+    """The learners of these names; the closed-form tilts are called "tilt" and belong to "auto"."""
     from surpass.methods.decisions import learners
 
-    return (*LEARNERS, *learners(methods, log)) if methods == "auto" else learners(methods, log)
+    wanted = [methods] if isinstance(methods, str) else list(methods)
+    tilts = LEARNERS if "auto" in wanted or "tilt" in wanted else ()
+    return (*tilts, *learners([name for name in wanted if name != "tilt"]))
 
 
 # ----------------------------------------------------------------------------------------------
@@ -446,7 +451,7 @@ def _reference_value(decision: Decision, off_policy: bool) -> Estimate:
 
 
 @torch.no_grad()
-def _settle(decision: Decision, log: Decisions) -> Settlement | None:
+def _settle(decision: Decision, log: Decisions, failed: Check | None) -> Settlement | None:
     best, rows = decision.best, decision.rows
     if best is None:
         return settlement(
@@ -463,7 +468,7 @@ def _settle(decision: Decision, log: Decisions) -> Settlement | None:
         spread = np.sqrt(np.maximum((q - rows.lo) * (rows.hi - q), 0.0))
         noise = spread if two else np.full_like(q, float(scored.reward.std()))
     guard = min(s.lower for s in best.stages) * decision.plan.largest_unit
-    return settlement(
+    named = settlement(
         best.gain - decision.margin,
         float(phi.std()),
         guard,
@@ -475,6 +480,17 @@ def _settle(decision: Decision, log: Decisions) -> Settlement | None:
         noise,
         log.about.actions,
     )
+    if failed is not None and failed.name == "effective sample size" and failed.statistic:
+        return _at_least(named, len(log.action) * look.LEAST_ESS / failed.statistic)
+    return named
+
+
+def _at_least(named: Settlement, rows: float) -> Settlement:
+    """More rows, where the overlap asks for more than the gain does."""
+    if named.rows is not None and named.rows >= rows:
+        return named
+    text = f"About {rows:,.0f} rows of this kind would give enough overlap to judge the policy."
+    return replace(named, rows=rows, rows_low=None, rows_high=None, sentence=text)
 
 
 def _assumptions(

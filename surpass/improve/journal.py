@@ -241,7 +241,14 @@ def improve_with_journal(
         seed,
     )
     result = explain(
-        decision, log, group, sticky, name=name, say=say, assumptions=_assumptions(limits)
+        decision,
+        log,
+        group,
+        sticky,
+        name=name,
+        say=say,
+        design="journal",
+        assumptions=_assumptions(limits),
     )
     say("freezing the policy that the next rows will judge")
     nomination = nominate(

@@ -34,6 +34,7 @@ from surpass.improve.nominate import (
 from surpass.improve.results import Verdict
 from surpass.improve.scoring import RewardRange, Rows
 from surpass.improve.stages import Plan, folds_of, plan_stages
+from surpass.improve.wording import decimals, number
 from surpass.policies.tilted import Mixture, fit_multinomial
 
 __all__ = ["Decision", "StageScores", "Tested", "decide", "decide_given", "test_stages"]
@@ -303,7 +304,8 @@ class _Staged:
         ]
         if not stages:
             return None
-        name = " | ".join(dict.fromkeys(s.candidate.label.key for s in stages))
+        keys_used = list(dict.fromkeys(s.candidate.label.key for s in stages))
+        name = keys_used[0] if len(keys_used) == 1 else "mixture of " + " and ".join(keys_used)
         return test_stages(
             name, stages, self.plan.unit, self.plan.largest_unit, self.margin, self.level
         )
@@ -395,7 +397,8 @@ def _verdict(
             "no candidate differs from the reference: the learning rows show no difference"
             " between actions",
         )
-    low, high = f"{best.gain_low:.4g}", f"{best.gain_high:.4g}"
+    places = decimals(best.gain_low, best.gain, best.gain_high)
+    low, gain, high = (number(v, places) for v in (best.gain_low, best.gain, best.gain_high))
     observed = range.source == "observed"
     rejected = all(t.p_reject <= t.level for t in judged)
     if observed and not accept and (proven or rejected):
@@ -407,13 +410,13 @@ def _verdict(
     if proven:
         condition = f", provided that {range.assumption}" if observed else ""
         more = f"by more than {best.margin:g}" if best.margin else "more than the reference"
-        return "PROMOTE", f"it earns {more}: gain {best.gain:.4g}, at least {low}{condition}"
+        return "PROMOTE", f"it earns {more}: gain {gain}, at least {low}{condition}"
     if rejected:
         return (
             "REJECT",
             f"proven not to exceed the reference by more than {best.margin:g}: gain at most {high}",
         )
-    return "HOLD", f"not proven: gain {best.gain:.4g}, between {low} and {high}"
+    return "HOLD", f"not proven: gain {gain}, between {low} and {high}"
 
 
 @torch.no_grad()
