@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surpass.errors import InputError, atomic, nearest
-from surpass.tasks import language, tables
+from surpass.tasks import language, preference, tables
 from surpass.tasks.control import Acrobot, CartPole, MountainCar, Pendulum
 from surpass.tasks.maze import MAZES, PointMaze
 from surpass.tasks.point import PointMass
@@ -137,6 +137,8 @@ _LANGUAGE: dict[str, Callable[..., Any]] = {
     "sumtriple-table": tables.sumtriple_table,
     "lock-table": tables.lock_table,
     "tree-table": tables.random_tree,
+    "preference-bandit": preference.preference_bandit,
+    "preference-game": preference.preference_game,
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from surpass.errors import InputError
@@ -236,9 +236,14 @@ class Waypoints:
         self.blocks = torch.tensor(_blocks(self.rows), dtype=torch.float64).reshape(-1, 4)
         self.corners = torch.tensor(_corners(self.rows, margin), dtype=torch.float64).reshape(-1, 2)
         self._between = self._all_pairs()
+        self._sight = self._in_sight() if len(self.corners) else None
 
     def visible(self, a: Float[Tensor, "... 2"], b: Float[Tensor, "... 2"]) -> Bool[Tensor, "..."]:
         """Whether the straight line from a to b passes through no wall (touching is allowed)."""
+        return ~self._blocked(a, b).any(-1)
+
+    def _blocked(self, a: Tensor, b: Tensor) -> Bool[Tensor, "... W"]:
+        """Whether the line from a to b passes through the inside of each block."""
         a, b = torch.broadcast_tensors(a.double(), b.double())
         a, d = a[..., None, :], (b - a)[..., None, :]
         low, high = self.blocks[:, :2].to(a.device), self.blocks[:, 2:].to(a.device)
@@ -249,9 +254,37 @@ class Waypoints:
         inside = (a > low + tiny) & (a < high - tiny)
         enter = torch.where(flat, torch.where(inside, -torch.inf, torch.inf), torch.minimum(t1, t2))
         leave = torch.where(flat, torch.where(inside, torch.inf, -torch.inf), torch.maximum(t1, t2))
-        first = enter.amax(-1).clamp_min(0.0)
-        last = leave.amin(-1).clamp_max(1.0)
-        return ~(first < last - 1e-9).any(-1)
+        return enter.amax(-1).clamp_min(0.0) < leave.amin(-1).clamp_max(1.0) - 1e-9
+
+    def _in_sight(self) -> tuple[Int[Tensor, "cells M"], Bool[Tensor, "cells M"]]:
+        """For each cell the corners that may be seen from somewhere in it, and which entries count.
+
+        A corner that one block hides from all four ends of a cell is hidden from all of the cell,
+        for what a convex block hides from a point is convex.
+        """
+        y, x = torch.meshgrid(
+            torch.arange(len(self.rows)), torch.arange(len(self.rows[0])), indexing="ij"
+        )
+        cell = torch.stack([x, y], -1).reshape(-1, 1, 2)
+        ends = cell + torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+        hidden = self._blocked(ends[:, :, None], self.corners[None, None]).all(1).any(-1)
+        many = max(1, int((~hidden).sum(1).max()))
+        order = hidden.to(torch.int8).argsort(dim=-1, stable=True)[:, :many]
+        return order, ~hidden.gather(1, order)
+
+    def _to_corners(self, p: Float[Tensor, "n 2"]) -> Float[Tensor, "n K"]:
+        """The straight way to every corner, infinite to those that are not seen."""
+        assert self._sight is not None
+        corners, which, counts = (x.to(p.device) for x in (self.corners, *self._sight))
+        column = p[:, 0].floor().long().clamp(0, len(self.rows[0]) - 1)
+        row = p[:, 1].floor().long().clamp(0, len(self.rows) - 1)
+        cell = row * len(self.rows[0]) + column
+        k = which[cell]
+        seen = self.visible(p[:, None], corners[k]) & counts[cell]
+        length = torch.where(seen, (p[:, None] - corners[k]).norm(dim=-1), torch.inf)
+        return torch.full(
+            (len(p), len(corners)), torch.inf, dtype=p.dtype, device=p.device
+        ).scatter(1, k, length)
 
     def _all_pairs(self) -> Tensor:
         c = self.corners
@@ -286,14 +319,10 @@ class Waypoints:
         c, between = self.corners.to(p.device), self._between.to(p.device)
         direct = torch.where(self.visible(p, goal), (p - goal).norm(dim=-1), torch.inf)
 
-        def to_corners(x: Tensor) -> Tensor:
-            seen = self.visible(x[:, None], c[None])
-            return torch.where(seen, (x[:, None] - c[None]).norm(dim=-1), torch.inf)
-
         if not len(c):
             return direct, direct[:, None]
-        rest = (between[None] + to_corners(goal)[:, None]).amin(-1)
-        return direct, to_corners(p) + rest
+        rest = (between[None] + self._to_corners(goal)[:, None]).amin(-1)
+        return direct, self._to_corners(p) + rest
 
 
 def _wall(rows: Sequence[str], x: int, y: int) -> bool:

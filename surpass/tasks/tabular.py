@@ -376,29 +376,41 @@ class TabularSimulator:
     def __init__(self, mdp: TabularMDP, steps: int, dtype: torch.dtype = torch.float32) -> None:
         self.mdp, self.steps, self.dtype = mdp, steps, dtype
         self.spaces = Spaces(mdp.n_states, n_actions=mdp.n_actions, horizon=steps)
-        self._cdf = _cdf(mdp.P if mdp.P.dim() == 4 else mdp.P[None])
-        self._r = mdp.r if mdp.r.dim() == 3 else mdp.r[None]
-        self._eye = torch.eye(mdp.n_states, dtype=dtype)
+        self._tables = {
+            "cdf": _cdf(mdp.P if mdp.P.dim() == 4 else mdp.P[None]),
+            "r": mdp.r if mdp.r.dim() == 3 else mdp.r[None],
+            "eye": torch.eye(mdp.n_states, dtype=dtype),
+            "end": mdp.terminal_states,
+        }
 
     def reset(self, n: int, generator: torch.Generator | None = None) -> tuple[State, Tensor]:
         """n starts drawn from d0."""
-        s = draw(self.mdp.d0.expand(n, -1), generator)
-        return {"s": s, "t": torch.zeros_like(s)}, self._eye[s]
+        device = generator.device if generator is not None else torch.device("cpu")
+        s = draw(self.mdp.d0.to(device).expand(n, -1), generator)
+        return {"s": s, "t": torch.zeros_like(s)}, self._on(device)["eye"][s]
+
+    def _on(self, device: torch.device) -> dict[str, Tensor]:
+        """The tables, moved once to where the states are."""
+        if self._tables["cdf"].device != device:
+            self._tables = {k: v.to(device) for k, v in self._tables.items()}
+        return self._tables
 
     def step(self, state: State, action: Tensor, noise: Tensor | None = None) -> Step:
         """One transition; `noise` [n, 1] decides the next state by inverting its distribution
         function."""
         assert noise is not None, "a tabular environment needs noise"
         s, t = state["s"], state["t"]
-        row = self._cdf[t % self._cdf.shape[0], s, action]
+        table = self._on(s.device)
+        cdf, r, eye = table["cdf"], table["r"], table["eye"]
+        row = cdf[t % cdf.shape[0], s, action]
         s2 = (noise.to(row.dtype) >= row).sum(-1)
-        reward = self._r[t % self._r.shape[0], s, action].to(self.dtype)
+        reward = r[t % r.shape[0], s, action].to(self.dtype)
         t2 = t + 1
         last = t2 >= self.steps
-        ended = self.mdp.terminal_states[s2]
+        ended = table["end"][s2]
         if self.mdp.horizon is not None:
             ended = ended | last
-        return Step({"s": s2, "t": t2}, self._eye[s2], reward, ended, last & ~ended)
+        return Step({"s": s2, "t": t2}, eye[s2], reward, ended, last & ~ended)
 
 
 # ------------------------------------------------------------------------------------------
@@ -457,7 +469,8 @@ def estimate(
 
 def draw(probs: Float[Tensor, "n K"], generator: torch.Generator | None = None) -> Int[Tensor, "n"]:
     """One index per row, by inverting the distribution function; never one of probability zero."""
-    u = torch.rand(*probs.shape[:-1], 1, generator=generator, dtype=torch.float64)
+    shape = (*probs.shape[:-1], 1)
+    u = torch.rand(shape, generator=generator, dtype=torch.float64, device=probs.device)
     return (u >= _cdf(probs)).sum(-1)
 
 

@@ -7,6 +7,7 @@ from surpass.errors import InputError
 from surpass.tasks.catalog import normalized, reference_scores, task, tasks, write_reference
 from surpass.tasks.language import LanguageTask
 from surpass.tasks.point import point_log
+from surpass.tasks.preference import PreferenceBandit, PreferenceGame
 from surpass.tasks.protocol import Task, VectorEnv
 from surpass.tasks.tables import TableTask
 
@@ -20,6 +21,10 @@ def test_every_task_of_the_list_opens_and_runs():
             assert one.traces(prompts).total.min() == 1.0
         elif isinstance(one, TableTask):
             assert float(one.truth(one.uniform()).success.mean()) > 0
+        elif isinstance(one, PreferenceBandit):
+            assert float(one.truth(one.reference).win_rate) == pytest.approx(0.5)
+        elif isinstance(one, PreferenceGame):
+            assert float(one.truth(one.nash())) == pytest.approx(0.0, abs=1e-8)
         else:
             env = one.make(3, seed=1)
             again = one.make(3, seed=1)

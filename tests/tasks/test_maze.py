@@ -81,6 +81,24 @@ def test_distances_are_those_of_a_search_on_a_fine_lattice(name):
         assert exact == pytest.approx(found, rel=0.06, abs=2 / k)
 
 
+@pytest.mark.parametrize("name", ["large", "four-rooms", "two-routes"])
+def test_distances_equal_those_over_all_corners(name):
+    env = PointMaze(name, start="random", goal="random", dtype=F64)
+    state, _ = env.reset(60, seeded(2))
+    p, goal, paths = state["p"], state["goal"], env.paths
+
+    def straight(a, b):
+        far = (a[:, None] - b[None]).norm(dim=-1)
+        return torch.where(paths.visible(a[:, None], b[None]), far, torch.inf)
+
+    nodes = torch.cat([paths.corners, p, goal])
+    between = straight(nodes, nodes)
+    for k in range(len(paths.corners)):
+        between = torch.minimum(between, between[:, k, None] + between[None, k])
+    first = len(paths.corners) + torch.arange(60)
+    torch.testing.assert_close(paths.distance(p, goal), between[first, first + 60])
+
+
 def test_triangle_inequality_and_symmetry():
     env = PointMaze("large", start="random", goal="random")
     state, _ = env.reset(300, seeded())
