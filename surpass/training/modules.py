@@ -124,6 +124,7 @@ class ModuleTrainer:
 
     def _open_nets(self, roles: dict[str, Any]) -> None:
         fixed_rows = self.stream.fixed and isinstance(self.form, Pairwise | Scored)
+        fixed_rows = fixed_rows and "mismatched" not in self.needs  # those are new every batch
         for name, rule in self.form.nets.items():
             if isinstance(rule, Part):
                 build: Any = rule
@@ -186,7 +187,7 @@ class ModuleTrainer:
         """Log-probs of the reference for rows of a log, or by its model."""
         if self.stored is not None:
             if not self.stored.rows:
-                self._store(sides)
+                self.store(sides, [*batch.rows, *self.stream.coming()])
             width = seq.action.shape[1]
             parts = [self.stored.get(side, batch.rows, width) for side in sides]
             return torch.cat(parts).to(seq.mask.device)
@@ -194,10 +195,10 @@ class ModuleTrainer:
             return self.twins["reference"].logps(seq, self.piece)
         return None
 
-    def _store(self, sides: tuple[str, ...]) -> None:
+    def store(self, sides: tuple[str, ...], rows: list[int]) -> None:
+        """Compute and keep the reference's log-probs of some rows, with the policy as it is."""
         assert self.stored is not None
-        log, rows = self.stream.log, self.stream.coming()
-        size = min(self.piece, 2 * self.stream.size)
+        log, size = self.stream.log, min(self.piece, 2 * self.stream.size)
         for side in sides:
             self.stored.fill(
                 self.policy, side, rows, lambda index, s=side: self.stream.side(s, index), size,
@@ -206,6 +207,8 @@ class ModuleTrainer:
 
     def _prefer(self, form: Pairwise, batch: Any) -> dict[str, float]:
         pairs: Pairs = batch.pairs
+        if not len(pairs):  # every group was a tie
+            return {"pairs": 0.0}
         both = joined(pairs.chosen, pairs.rejected)
         if "score" in self.needs:
             return self._score(form, both, pairs.weight)
@@ -238,17 +241,10 @@ class ModuleTrainer:
         for name in ("action", "mask"):
             setattr(other, name, getattr(seq, name).roll(-1, 0))
         mine = score_all(self.policy, other, self.piece)
-        if "reference" not in self.twins:
-            self.twins["reference"] = self._late_reference()
         ref = self.twins["reference"].logps(other, self.piece)
         return self.running.part(
             form.ratio or summed(), (steps_of(other, mine, ref_logp=ref),), "ratio"
         )
-
-    def _late_reference(self) -> Twin:
-        if self.step:
-            raise InputError("the mismatched pairs need the reference from the first update on")
-        return twin(self.policy, self.form.nets["reference"])
 
     # ------------------------------------------------------------------------ policy gradients
 
@@ -345,9 +341,8 @@ def still(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    config: Any = getattr(model, "config", None)
-    if config is not None and getattr(config, "attention_dropout", 0.0):
-        config.attention_dropout = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010
 
 
 def _check_groups(form: LanguageForm, seq: Sequences, needs: tuple[Any, ...]) -> None:

@@ -59,7 +59,7 @@ class Twin:
         """The policy has been updated once more: follow, where the rule says so."""
         self.updates += 1
         rule, every = self.rule, getattr(self.rule, "every", None)
-        if isinstance(rule, Ema):
+        if isinstance(rule, Ema) and self.updates % rule.every == 0:
             tau = rule.tau.at(step) if isinstance(rule.tau, Schedule) else float(rule.tau)
             if rule.corrected:  # the weights of all past states add up to one from the start
                 tau = tau / (1 - (1 - tau) ** (self.updates + 1))

@@ -1,0 +1,250 @@
+"""Sampling answers: batched, with a cache, one log-prob per token as it was sampled.
+
+`generate` gives `Sequences` whose `behavior_logp` agrees with `token_logps` of the same model.
+Answers end with the end token or a stop string; what a group of answers shares is computed once.
+`converse` lets a model and an environment take turns in one sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surpass.data.language import collate
+from surpass.data.records import Sequences
+from surpass.errors import InputError
+from surpass.policies.language import LanguagePolicy
+from surpass.policies.llama import FusedLlama, fits
+from surpass.policies.token_logps import base_of
+
+__all__ = ["Sampling", "converse", "generate"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn.
+
+    Attributes:
+        new: most tokens of an answer.
+        temperature: of the softmax; None takes the policy's, 0 the likeliest token.
+        stop: texts that end an answer once they stand in it (the tokenizer must be known).
+        eos: the token that ends an answer; None takes the policy's, -1 none.
+    """
+
+    new: int = 256
+    temperature: float | None = None
+    stop: tuple[str, ...] = ()
+    eos: int | None = None
+
+
+class _Cached:
+    """Any causal language model of transformers with its own cache; the same face as
+    `FusedLlama`."""
+
+    def __init__(self, model: nn.Module, padding: Tensor, length: int) -> None:
+        from transformers import DynamicCache
+
+        self.model, self.padding = model, padding
+        self.cache: Any = DynamicCache(config=base_of(model).config)  # type: ignore[arg-type]
+        self.padded = bool(padding.any())
+
+    def feed(self, ids: Tensor, place: int) -> Tensor:
+        columns = torch.arange(place + ids.shape[1], device=ids.device)
+        named: dict[str, Any] = {}
+        if self.padded:
+            named["attention_mask"] = (columns >= self.padding[:, None]).long()
+        position = (columns[place:] - self.padding[:, None]).clamp_min(0)
+        out = self.model(
+            input_ids=ids, past_key_values=self.cache, use_cache=True, position_ids=position,
+            logits_to_keep=1, **named,
+        )  # fmt: skip
+        return out.logits[:, -1]
+
+    def repeat(self, times: int) -> None:
+        self.cache.batch_repeat_interleave(times)
+        self.padding = self.padding.repeat_interleave(times, 0)
+
+    def keep(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.padding = self.padding[rows]
+
+
+@torch.no_grad()
+def generate(
+    policy: LanguagePolicy, prompt: Tensor, prompt_mask: Tensor, sampling: Sampling, *,
+    group: int = 1, generator: torch.Generator | None = None,
+) -> Sequences:  # fmt: skip
+    """Answers to prompts [n, P] padded on the left: `group` in a row to each, n x group rows.
+
+    Raises:
+        InputError: when prompt and answer do not fit into the context, or stop strings have no
+            tokenizer.
+    """
+    n, width = prompt.shape
+    if width + sampling.new > policy.context:
+        raise InputError(
+            f"a prompt of {width} tokens and {sampling.new} new ones do not fit into the model's "
+            f"context of {policy.context}; lower horizon"
+        )
+    if sampling.stop and policy.tokenizer is None:
+        raise InputError("stop strings need a tokenizer; give tokenizer=...")
+    model = policy.model
+    training = model.training
+    model.eval()
+    try:
+        padding = width - prompt_mask.sum(-1).long()
+        engine = FusedLlama if fits(model) else _Cached
+        state = engine(model, padding, width + sampling.new)
+        logits = state.feed(prompt, 0)
+        if group > 1:
+            state.repeat(group)
+            logits = logits.repeat_interleave(group, 0)
+        action, logp, length = _sample(policy, state, logits, width, sampling, generator)
+    finally:
+        model.train(training)
+    used = max(int(length.max()), 1)
+    column = torch.arange(used, device=prompt.device)
+    mask = (column < length[:, None]).float()
+    return Sequences(
+        action=torch.where(mask > 0, action[:, :used], 0), mask=mask,
+        behavior_logp=logp[:, :used] * mask,
+        prompt=prompt.repeat_interleave(group, 0),
+        prompt_mask=prompt_mask.repeat_interleave(group, 0).float(),
+        group=torch.arange(n, device=prompt.device).repeat_interleave(group),
+        batch_size=[n * group],  # pyright: ignore[reportCallIssue]
+    )  # fmt: skip
+
+
+def _sample(
+    policy: LanguagePolicy, state: Any, logits: Tensor, width: int, sampling: Sampling,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Tokens and log-probs [B, new], and the length of each answer, its end token included."""
+    b, device = len(logits), logits.device
+    temperature = policy.temperature if sampling.temperature is None else sampling.temperature
+    eos = policy.eos if sampling.eos is None else sampling.eos
+    action = torch.zeros(b, sampling.new, dtype=torch.long, device=device)
+    logp = torch.zeros(b, sampling.new, device=device)
+    length = torch.full((b,), sampling.new, device=device)
+    rows = torch.arange(b, device=device)  # of the answers that go on
+    going = torch.ones(b, dtype=torch.bool, device=device)
+    stops = _Stops(policy.tokenizer, sampling.stop) if sampling.stop else None
+    for t in range(sampling.new):
+        token, chosen = _draw(logits.float(), temperature, generator)
+        action[rows, t], logp[rows, t] = token, chosen
+        over = torch.zeros_like(going) if eos is None or eos < 0 else token == eos
+        if stops is not None:
+            over = over | stops.reached(action[rows, : t + 1], going)
+        length[rows[going & over]] = t + 1
+        going = going & ~over
+        left = int(going.sum())
+        if left == 0 or t + 1 == sampling.new:
+            break
+        if left <= 0.5 * len(going) and len(going) >= 8:  # half of them have ended: go on without
+            keep = going.nonzero()[:, 0]
+            state.keep(keep)
+            rows, token, going = rows[keep], token[keep], going[keep]
+        logits = state.feed(token[:, None], width + t)
+    return action, logp, length
+
+
+def _draw(
+    logits: Tensor, temperature: float, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    if temperature <= 0:
+        token = logits.argmax(-1)
+        return token, torch.zeros_like(logits[:, 0])
+    logp = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
+    heap = logp.exp().cumsum(-1)
+    u = torch.rand(len(logits), 1, generator=generator, device=logits.device) * heap[:, -1:]
+    # The first place whose sum exceeds u: a token of probability 0 is never that.
+    token = torch.searchsorted(heap, u, right=True).clamp(max=logits.shape[1] - 1)
+    return token[:, 0], logp.gather(1, token)[:, 0]
+
+
+class _Stops:
+    """Whether an answer holds a stop string: its last tokens are made text again."""
+
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...]) -> None:
+        self.tokenizer, self.stop = tokenizer, stop
+        self.window = max(len(s) for s in stop) + 4
+
+    def reached(self, action: Tensor, going: Tensor) -> Tensor:
+        tails = self.tokenizer.batch_decode(action[going, -self.window :].tolist())
+        found = torch.zeros_like(going)
+        found[going] = torch.tensor(
+            [any(s in tail for s in self.stop) for tail in tails], device=going.device
+        )
+        return found
+
+
+# ------------------------------------------------------------------------------------ turns
+
+Reply = Callable[[int, list[int]], Sequence[int] | None]
+
+
+@torch.no_grad()
+def converse(
+    policy: LanguagePolicy, prompts: Iterable[Sequence[int]], reply: Reply, sampling: Sampling, *,
+    turns: int = 4, generator: torch.Generator | None = None,
+) -> Sequences:  # fmt: skip
+    """Sequences in which the model and an environment take turns.
+
+    Args:
+        reply: from the number of a row and the tokens of its last turn to the tokens that the
+            environment writes next, or None to end the row. They are seen by the model and masked
+            out of loss, ratio and entropy.
+        turns: most turns of the model.
+
+    `Sequences.turn` numbers the model's turns from 0, and is -1 where the environment wrote.
+    """
+    prompts = [list(p) for p in prompts]
+    b = len(prompts)
+    action: list[list[int]] = [[] for _ in range(b)]
+    mask: list[list[int]] = [[] for _ in range(b)]
+    turn: list[list[int]] = [[] for _ in range(b)]
+    logp: list[list[float]] = [[] for _ in range(b)]
+    open_rows = list(range(b))
+    for number in range(turns):
+        context = collate([prompts[i] + action[i] for i in open_rows], [[0]] * len(open_rows))
+        assert context.prompt is not None and context.prompt_mask is not None
+        done = generate(
+            policy, context.prompt.to(policy.device), context.prompt_mask.to(policy.device),
+            sampling, generator=generator,
+        )  # fmt: skip
+        still_open = []
+        assert done.behavior_logp is not None
+        for row, i in enumerate(open_rows):
+            n = int(done.mask[row].sum())
+            said = done.action[row, :n].tolist()
+            action[i] += said
+            logp[i] += done.behavior_logp[row, :n].tolist()
+            mask[i] += [1] * n
+            turn[i] += [number] * n
+            answer = reply(i, said) if number + 1 < turns else None
+            if answer is None:
+                continue
+            room = policy.context - len(prompts[i]) - len(action[i]) - len(answer) - sampling.new
+            if room < 0:
+                continue
+            action[i] += list(answer)
+            mask[i] += [0] * len(answer)
+            turn[i] += [-1] * len(answer)
+            logp[i] += [0.0] * len(answer)
+            still_open.append(i)
+        open_rows = still_open
+        if not open_rows:
+            break
+    seq = collate(prompts, action, mask).to(policy.device)
+    seq.turn = _ragged(turn, -1).to(policy.device)
+    seq.behavior_logp = _ragged(logp, 0.0).to(policy.device)
+    return seq
+
+
+def _ragged(rows: list[Any], fill: Any) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])

@@ -1,0 +1,296 @@
+"""Fresh answers of the policy to prompts, judged: the stream of policy gradients and online
+preferences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surpass.critics.verifiers import Answered, Reward
+from surpass.data.language import LanguageLog, collate
+from surpass.data.records import Pairs, Sequences
+from surpass.errors import InputError
+from surpass.forms import Source
+from surpass.objectives.advantage import at_last, group_mean
+from surpass.policies.generation import Sampling, generate
+from surpass.policies.language import LanguagePolicy
+from surpass.training.language_streams import Batch, RowStream
+from surpass.training.pieces import joined
+
+__all__ = ["Fresh", "Judge", "LogPrompts", "RolloutStream", "TaskPrompts", "best_and_worst"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Prompts of one batch, [n, P], padded on the left; `rows` are those of the log."""
+
+    prompt: Tensor
+    mask: Tensor
+    rows: list[int]
+
+
+class TaskPrompts:
+    """Prompts that a task with an exact verifier draws anew each time."""
+
+    def __init__(self, task: Any, seed: int, device: Any = "cpu") -> None:
+        self.task, self.device = task, device
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, n: int) -> Asked:
+        """n prompts."""
+        drawn = self.task.prompts(n, self.generator)
+        return Asked(drawn.tokens.to(self.device), drawn.mask.to(self.device), [])
+
+    def judge(self, seq: Sequences, rows: list[int]) -> tuple[Tensor, int]:
+        """The reward of each sequence, [B], and how many could not be judged."""
+        prompt, action, mask = (x.cpu() for x in (seq.prompt, seq.action, seq.mask))  # type: ignore[union-attr]
+        filled = torch.where(mask > 0, action, self.task.vocabulary.pad)
+        return self.task.verify(prompt, filled, mask).float().to(self.device), 0
+
+    def text(self, ids: list[int], row: int | None = None) -> str:
+        """Tokens as a person reads them."""
+        return self.task.vocabulary.decode(ids)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state().tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.generator.set_state(torch.tensor(state["generator"], dtype=torch.uint8))
+
+
+class LogPrompts:
+    """Prompts of a log, in a new random order every epoch, judged by a reward on texts."""
+
+    def __init__(
+        self, log: LanguageLog, reward: Reward, tokenizer: Any, seed: int, device: Any = "cpu"
+    ) -> None:
+        self.log, self.reward, self.tokenizer, self.device = log, reward, tokenizer, device
+        self.order: RowStream | None = None
+        self.seed = seed
+        self.left: list[int] = []
+        self.state: dict[str, Any] = {}
+
+    def draw(self, n: int) -> Asked:
+        """The next n prompts."""
+        if self.order is None:
+            self.order = RowStream(self.log, n, kind="prompts", seed=self.seed)
+            if self.state:
+                self.order.load_state_dict(self.state)
+        while len(self.left) < n:
+            self.left += self.order.rows_at(self.order.drawn)
+            self.order.drawn += 1
+        rows, self.left = self.left[:n], self.left[n:]
+        seq = collate([self.log.prompts[i] for i in rows], [[0]] * n)
+        assert seq.prompt is not None and seq.prompt_mask is not None
+        return Asked(seq.prompt.to(self.device), seq.prompt_mask.to(self.device), rows)
+
+    def judge(self, seq: Sequences, rows: list[int]) -> tuple[Tensor, int]:
+        """The reward of each sequence, [B], and how many could not be judged."""
+        before = self.reward.failed
+        answers = []
+        for i, row in enumerate(rows):
+            ids = seq.action[i][seq.mask[i] > 0].tolist()
+            truth = None if self.log.truth is None else self.log.truth[row]
+            texts = self.log.texts
+            prompt = texts[row] if texts is not None else self.text(list(self.log.prompts[row]))
+            answers.append(Answered(prompt, self.text(ids), truth))
+        scores = self.reward(answers)
+        if scores.shape != (len(rows),) or not bool(scores.isfinite().all()):
+            raise InputError(
+                f"the reward gave {list(scores.shape)} numbers for {len(rows)} answers, or some "
+                "that are not finite; it must give one finite number for each"
+            )
+        return scores.to(self.device), self.reward.failed - before
+
+    def text(self, ids: list[int], row: int | None = None) -> str:
+        """Tokens as text."""
+        if self.tokenizer is None:
+            return " ".join(map(str, ids))
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        order = {} if self.order is None else self.order.state_dict()
+        return {"left": self.left, "order": order}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.left, self.state, self.order = list(state["left"]), dict(state["order"]), None
+
+
+Judge = Callable[[Sequences, list[int]], tuple[Tensor, int]]
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A fresh, judged batch that `then` parts of a source may edit.
+
+    Attributes:
+        sequences: the answers, in groups.
+        expert: gives expert traces for the rows of `sequences`, one for each, [B].
+        judge: the reward of further sequences.
+    """
+
+    sequences: Sequences
+    sources: tuple[str, ...]
+    rows: list[int]
+    expert: Callable[[Sequences, list[int]], Sequences] | None
+    judge: Judge
+
+
+class RolloutStream:
+    """Groups of fresh answers, rewards at their last decisions.
+
+    Args:
+        source: `rollouts(envs, horizon, group)`: sequences per batch, most new tokens, answers per
+            prompt; `refill` is how many batches may be drawn to fill one with groups that `select`
+            keeps.
+        pairs: give the best and the worst of each group as pairs.
+        select: the form's selection, for `refill`.
+        expert: expert traces for prompts, for `then` parts that ask for them.
+    """
+
+    fixed = False
+
+    def __init__(
+        self, policy: LanguagePolicy, prompts: Any, source: Source, *, seed: int = 0,
+        pairs: bool = False, select: Any = None, expert: Any = None, stop: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.policy, self.prompts, self.source = policy, prompts, source
+        self.pairs, self.select, self.expert = pairs, select, expert
+        options = source.options
+        self.group = int(options.get("group", 1))
+        self.count = source.size // self.group
+        if self.count * self.group != source.size or self.count < 1:
+            raise InputError(
+                f"a batch of {source.size} sequences does not divide into groups of {self.group}"
+            )
+        if pairs and self.group < 2:
+            raise InputError("pairs are made of groups; give group=2 or more")
+        self.sampling = Sampling(new=int(options.get("horizon", 256)), stop=stop)
+        self.generator = torch.Generator(device=policy.device).manual_seed(seed + 1)
+        self.drawn = self.spent = 0
+        self.samples: list[dict[str, Any]] = []
+
+    @property
+    def exact(self) -> bool:
+        """Whether log-probs at sampling are those of training: in full precision they are."""
+        return next(self.policy.model.parameters()).dtype == torch.float32
+
+    def next(self) -> Batch:
+        """Fresh answers, judged."""
+        self.drawn += 1
+        name = f"of fresh answers {self.drawn}"
+        fresh, notes = self._fill()
+        for part in self.source.options.get("then", ()):
+            fresh = part(fresh)
+        seq = fresh.sequences
+        self._keep_samples(seq, fresh.rows)
+        if self.pairs:
+            made = best_and_worst(seq)
+            return Batch(name, pairs=made, rows=fresh.rows, notes=notes, exact=self.exact)
+        return Batch(name, sequences=seq, rows=fresh.rows, notes=notes, exact=self.exact,
+                     sources=fresh.sources)  # fmt: skip
+
+    def _fill(self) -> tuple[Fresh, dict[str, float]]:
+        """A batch; with `refill`, of groups with signal only, from as many batches as it takes."""
+        most = int(self.source.options.get("refill", 1))
+        whole: Sequences | None = None
+        rows: list[int] = []
+        notes: dict[str, float] = {}
+        for number in range(most):
+            seq, these, notes = self._once()
+            if most > 1 and self.select is not None:
+                kept = self.select(seq).nonzero()[:, 0]
+                seq, these = seq[kept], [these[i] for i in kept.tolist()] if these else []
+            if len(seq):
+                seq.group = seq.group + number * self.count  # type: ignore[operator]
+                whole = seq if whole is None else joined(whole, seq)
+                rows += these
+            if whole is not None and len(whole) >= self.source.size:
+                break
+        if whole is None:
+            whole, rows, notes = self._once()
+        whole, rows = whole[: self.source.size], rows[: self.source.size]
+        return Fresh(whole, ("own",), rows, self._expert_traces(), self.prompts.judge), notes
+
+    def _once(self) -> tuple[Sequences, list[int], dict[str, float]]:
+        asked: Asked = self.prompts.draw(self.count)
+        seq = generate(
+            self.policy, asked.prompt, asked.mask, self.sampling, group=self.group,
+            generator=self.generator,
+        )  # fmt: skip
+        rows = [r for r in asked.rows for _ in range(self.group)]
+        score, failed = self.prompts.judge(seq, rows)
+        seq.reward = at_last(seq, score)
+        self.spent += len(seq)
+        notes = {"reward": float(score.mean()), "answer_length": float(seq.length.mean()),
+                 "sampled_entropy": float(-seq.behavior_logp.sum() / seq.mask.sum())}  # type: ignore[union-attr] # fmt: skip
+        if self.group > 1:
+            apart = (score - group_mean(seq, score)).abs() > 1e-6
+            notes["with_signal"] = float(apart.view(-1, self.group).any(-1).float().mean())
+        if failed:
+            notes["reward_failed"] = float(failed)
+        return seq, rows, notes
+
+    def _expert_traces(self) -> Any:
+        if self.expert is None:
+            return None
+
+        def traces(seq: Sequences, rows: list[int]) -> Sequences:
+            return self.expert(seq, rows)
+
+        return traces
+
+    def _keep_samples(self, seq: Sequences, rows: list[int], most: int = 3) -> None:
+        self.samples = []
+        for i in range(0, len(seq), max(len(seq) // most, 1)):
+            assert seq.prompt is not None and seq.prompt_mask is not None
+            before = seq.prompt[i][seq.prompt_mask[i] > 0].tolist()
+            after = seq.action[i][seq.mask[i] > 0].tolist()
+            self.samples.append({
+                "prompt": self.prompts.text(before), "completion": self.prompts.text(after),
+                "reward": round(float(seq.total[i]), 6),
+            })  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands."""
+        return {
+            "drawn": self.drawn, "spent": self.spent, "prompts": self.prompts.state_dict(),
+            "generator": self.generator.get_state().tolist(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Carry on from there."""
+        self.drawn, self.spent = int(state["drawn"]), int(state["spent"])
+        self.prompts.load_state_dict(state["prompts"])
+        self.generator.set_state(torch.tensor(state["generator"], dtype=torch.uint8))
+
+
+def best_and_worst(seq: Sequences) -> Pairs:
+    """The best and the worst answer of each group whose rewards differ, as pairs."""
+    assert seq.group is not None
+    score, best, worst = seq.total, [], []
+    for group in seq.group.unique().tolist():
+        rows = (seq.group == group).nonzero()[:, 0]
+        high, low = rows[score[rows].argmax()], rows[score[rows].argmin()]
+        if score[high] > score[low]:
+            best.append(int(high))
+            worst.append(int(low))
+    return Pairs(
+        chosen=seq[best], rejected=seq[worst],
+        batch_size=[len(best)],  # pyright: ignore[reportCallIssue]
+    )  # fmt: skip
+
+
+def with_expert(fresh: Fresh, traces: Sequences) -> Fresh:
+    """A batch and expert traces of its groups as one, numbered as the source "expert"."""
+    own = fresh.sequences
+    for seq, number in ((own, 0), (traces, 1)):
+        seq.source = torch.full((len(seq),), number, device=seq.mask.device)
+    return replace(
+        fresh, sequences=joined(own, traces), sources=("own", "expert"),
+        rows=fresh.rows + [-1] * len(traces),
+    )  # fmt: skip

@@ -1,0 +1,243 @@
+"""From a recipe, a language model and data to a trained policy: the whole run.
+
+It opens data, reward and model, makes the updates, writes `log.jsonl` (what was measured, and
+sample answers), checkpoints that resume exactly, and the policy at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surpass.critics.verifiers import open_reward
+from surpass.data.language import LanguageLog, open_language
+from surpass.data.records import Sequences
+from surpass.errors import InputError
+from surpass.forms import Pairwise, PolicyGradient, Scored, Source
+from surpass.policies.language import LanguagePolicy, load_model
+from surpass.training.language_rollouts import LogPrompts, RolloutStream, TaskPrompts
+from surpass.training.language_streams import RowStream
+from surpass.training.module_checkpoint import load_checkpoint, save_checkpoint
+from surpass.training.modules import LanguageForm, ModuleTrainer
+
+__all__ = ["open_stream", "runs_on_modules", "train_language"]
+
+
+def runs_on_modules(form: Any, roles: Mapping[str, Any]) -> bool:
+    """Whether a form is trained on a language model: it is of a kind that can be, and one is
+    given."""
+    return isinstance(form, PolicyGradient | Pairwise | Scored) and roles.get("model") is not None
+
+
+def train_language(
+    form: LanguageForm, data: Any = None, *, model: Any, tokenizer: Any = None, task: Any = None,
+    reward: Any = None, steps: int = 100, out: str | Path | None = None, seed: int = 0,
+    resume: bool = False, lora: Any = None, dtype: Any = None, checkpointing: bool = False,
+    device: str | None = None, piece: int | None = None, temperature: float = 1.0,
+    long: str = "drop", columns: Mapping[str, str] | None = None, stop: tuple[str, ...] = (),
+    reference: Any = None, expert: Any = None, log_every: int = 10, save_every: int = 100,
+    say: Callable[[str], None] | None = None,
+    callback: Callable[[int, dict[str, float], LanguagePolicy], None] | None = None,
+) -> LanguagePolicy:  # fmt: skip
+    """Train a language model with a recipe; gives the policy, which is the model, trained in place.
+
+    Args:
+        form: what a recipe returned, such as `surpass.grpo()`.
+        data: a JSONL or Parquet file, a data set, rows, or a `LanguageLog`; or `task`.
+        model: a folder, a causal language model of transformers, or a `LanguagePolicy`.
+        task: a language task with an exact verifier, instead of prompts and a reward.
+        reward: "exact", "numeric", "math", "pattern:REGEX", or a function, for recipes that sample.
+        steps: updates (batches).
+        out: a folder for log, checkpoint and policy; `resume` carries on from it.
+        lora: a rank or a PEFT configuration.
+        piece: rows per forward pass, where a batch does not fit into memory.
+        long: what happens to rows longer than the context: "drop", "truncate" or "error".
+        stop: texts that end a sampled answer.
+        reference: another model than the starting one, where the recipe has a reference.
+        expert: traces for recipes that learn from them (rows, a file, or the task's own: "task").
+
+    Raises:
+        InputError: for input that cannot be used, and when the loss stops being a number.
+    """
+    torch.manual_seed(seed)
+    policy = _open_policy(model, tokenizer, lora, dtype, checkpointing, device, temperature)
+    stream = open_stream(
+        form, policy, data, task=task, reward=reward, seed=seed, steps=steps, long=long,
+        columns=columns, stop=stop, expert=expert,
+    )  # fmt: skip
+    roles = {} if reference is None else {"reference": _reference(reference, policy)}
+    trainer = ModuleTrainer(form, policy, stream, seed=seed, piece=piece, roles=roles)
+    place = None if out is None else Path(out)
+    if resume:
+        if place is None:
+            raise InputError("resume=True needs the out=... of the run that is to go on")
+        load_checkpoint(trainer, place / "checkpoint")
+    journal = _Journal(place, say, steps)
+    try:
+        while trainer.step < steps:
+            notes = trainer.update()
+            journal.note(trainer, notes, log_every)
+            if callback is not None:
+                callback(trainer.step, notes, policy)
+            if place is not None and trainer.step % save_every == 0 and trainer.step < steps:
+                save_checkpoint(trainer, place / "checkpoint")
+    except KeyboardInterrupt:
+        if place is not None:
+            save_checkpoint(trainer, place / "checkpoint")
+            journal.say(f"stopped at update {trainer.step}; carry on with --resume")
+        raise
+    policy.model.eval()
+    if place is not None:
+        save_checkpoint(trainer, place / "checkpoint")
+        policy.save(place / "policy", overwrite=True)
+    return policy
+
+
+def _open_policy(
+    model: Any, tokenizer: Any, lora: Any, dtype: Any, checkpointing: bool, device: str | None,
+    temperature: float,
+) -> LanguagePolicy:  # fmt: skip
+    if isinstance(model, LanguagePolicy):
+        tokenizer = model.tokenizer if tokenizer is None else tokenizer
+        model = model.model
+    loaded, found = load_model(
+        model, tokenizer, lora=lora, dtype=dtype, device=device, checkpointing=checkpointing
+    )
+    return LanguagePolicy(loaded, found, temperature)
+
+
+def _reference(reference: Any, policy: LanguagePolicy) -> LanguagePolicy:
+    if isinstance(reference, LanguagePolicy):
+        return reference
+    loaded, _ = load_model(reference, device=str(policy.device))
+    loaded.requires_grad_(False)
+    return LanguagePolicy(loaded.eval(), policy.tokenizer, policy.temperature)
+
+
+def kind_of(form: LanguageForm) -> str:
+    """What a form learns from: "pairs", "scored", "demonstrations" or "prompts"."""
+    if form.source.kind == "rollouts":
+        return "prompts"
+    if isinstance(form, Pairwise):
+        return "pairs"
+    return "scored" if isinstance(form, Scored) else "demonstrations"
+
+
+def open_stream(
+    form: LanguageForm, policy: LanguagePolicy, data: Any, *, task: Any = None, reward: Any = None,
+    seed: int = 0, steps: int | None = None, long: str = "drop",
+    columns: Mapping[str, str] | None = None, stop: tuple[str, ...] = (), expert: Any = None,
+) -> Any:  # fmt: skip
+    """Open a form's source as a stream on data or on a task.
+
+    Raises:
+        InputError: when data, task or reward are missing or do not fit the recipe.
+    """
+    kind, source = kind_of(form), form.source
+    if kind != "prompts":
+        if data is None:
+            raise InputError(f"the recipe learns from {kind}; give data=...")
+        log = _log(data, policy, kind, long, columns)
+        return RowStream(
+            log, source.size, kind="pairs" if kind == "pairs" else "sequences", seed=seed,
+            total=steps, device=policy.device,
+        )  # fmt: skip
+    prompts = _prompts(policy, data, task, reward, source, seed, long, columns)
+    return RolloutStream(
+        policy, prompts, source, seed=seed, pairs=isinstance(form, Pairwise),
+        select=getattr(form, "select", None), stop=stop,
+        expert=_expert(expert, policy, task, seed),
+    )  # fmt: skip
+
+
+def _log(
+    data: Any, policy: LanguagePolicy, kind: str, long: str, columns: Mapping[str, str] | None,
+    room: int = 0,
+) -> LanguageLog:  # fmt: skip
+    return open_language(
+        data, policy.tokenizer, kind=kind, context=policy.context, vocabulary=policy.vocabulary,
+        long=long, columns=columns, eos=policy.eos, room=room,
+    )  # fmt: skip
+
+
+def _prompts(
+    policy: LanguagePolicy, data: Any, task: Any, reward: Any, source: Source, seed: int,
+    long: str, columns: Mapping[str, str] | None,
+) -> Any:  # fmt: skip
+    if task is not None:
+        return TaskPrompts(task, seed, policy.device)
+    if data is None:
+        raise InputError("the recipe answers prompts; give data=... with a reward, or task=...")
+    if reward is None:
+        raise InputError("the recipe needs a reward: exact, numeric, math, pattern:REGEX, or a "
+                         "function of (prompt, completion, answer)")  # fmt: skip
+    room = int(source.options.get("horizon", 256))
+    log = _log(data, policy, "prompts", long, columns, room)
+    compares = isinstance(reward, str) and not reward.startswith("pattern:")
+    if compares and log.truth is not None and isinstance(log.truth[0], dict):
+        raise InputError(
+            f"the reward {reward!r} compares with the right answer, but the data have no column "
+            "'answer'; name it with columns={'answer': ...}"
+        )
+    return LogPrompts(log, open_reward(reward), policy.tokenizer, seed, policy.device)
+
+
+def _expert(expert: Any, policy: LanguagePolicy, task: Any, seed: int) -> Any:
+    """Expert traces for prompts: the task's own, or those of a log of demonstrations."""
+    if expert is None:
+        return None
+    if expert == "task":
+        generator = torch.Generator().manual_seed(seed + 2)
+
+        def traces(seq: Sequences, rows: list[int]) -> Sequences:
+            prompts = task.prompts(1)._replace(
+                tokens=seq.prompt.cpu(), mask=seq.prompt_mask.cpu(),  # type: ignore[union-attr]
+                kind=(seq.prompt.cpu() < 10).sum(-1),  # type: ignore[union-attr]
+            )  # fmt: skip
+            return task.traces(prompts, generator).to(policy.device)
+
+        return traces
+    log = _log(expert, policy, "demonstrations", "drop", None)
+    known = {p: i for i, p in enumerate(log.prompts)}
+
+    def logged(seq: Sequences, rows: list[int]) -> Sequences:
+        found = []
+        for ids, mask in zip(seq.prompt, seq.prompt_mask, strict=True):  # type: ignore[arg-type]
+            key = tuple(ids[mask > 0].tolist())
+            if key not in known:
+                raise InputError("expert has no trace for one of the prompts; give one for each")
+            found.append(known[key])
+        return log.sequences(found).to(policy.device)
+
+    return logged
+
+
+class _Journal:
+    """`log.jsonl`, and a line of progress now and then."""
+
+    def __init__(self, place: Path | None, say: Callable[[str], None] | None, steps: int) -> None:
+        self.place, self.say, self.steps = place, say or (lambda _: None), steps
+        self.start = time.perf_counter()
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+
+    def note(self, trainer: ModuleTrainer, notes: dict[str, float], every: int) -> None:
+        """Write what an update measured, every so many updates and at the last."""
+        if trainer.step % every and trainer.step != self.steps:
+            return
+        row: dict[str, Any] = {"step": trainer.step, "seconds": time.perf_counter() - self.start}
+        row |= {k: round(v, 6) for k, v in notes.items()}
+        shown = ("loss", "reward", "accuracy", "kl", "length", "with_signal")
+        self.say(f"update {trainer.step} of {self.steps}: "
+                 + ", ".join(f"{k} {notes[k]:.4g}" for k in shown if k in notes))  # fmt: skip
+        samples = getattr(trainer.stream, "samples", None)
+        if samples:
+            row["samples"] = samples
+        if self.place is not None:
+            with (self.place / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")

@@ -1,0 +1,154 @@
+"""Tiny language models to start from: references of the testbeds, trained on traces.
+
+A reference first learns its task from right traces, then from traces with errors until its sampled
+accuracy is in the band of the testbed: it knows how, and is sloppy. `clean` models stop before the
+errors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surpass.policies.generation import Sampling, generate
+from surpass.policies.language import LanguagePolicy
+from surpass.tasks.language import DigitStrings, LanguageTask, ModSum
+from surpass.zoo.shelf import Zoo, item
+
+__all__ = ["Testbed", "accuracy", "tiny_llama", "warm"]
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """A task and a model that can do it, more or less."""
+
+    task: LanguageTask
+    policy: LanguagePolicy
+    accuracy: float
+
+
+def tiny_llama(
+    task: LanguageTask, *, width: int = 64, layers: int = 2, heads: int = 4, seed: int = 0
+) -> Any:
+    """An untrained Llama for a task's vocabulary; 0.1 M weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    v = task.vocabulary
+    config = LlamaConfig(
+        vocab_size=len(v), hidden_size=width, intermediate_size=2 * width,
+        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
+        max_position_embeddings=64, pad_token_id=v.pad, bos_token_id=v.bos, eos_token_id=v.eos,
+        # Positions are few, so they turn fast: the default base cannot tell neighbors apart.
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def accuracy(
+    policy: LanguagePolicy, task: LanguageTask, *, prompts: int = 512, each: int = 1,
+    temperature: float | None = None, seed: int = 99,
+) -> float:  # fmt: skip
+    """The share of right answers to held-out prompts, sampled `each` times."""
+    generator = torch.Generator().manual_seed(seed)
+    asked = task.prompts(prompts, generator)
+    seq = generate(
+        policy, asked.tokens, asked.mask,
+        Sampling(new=task.response_length, temperature=temperature), group=each,
+        generator=generator,
+    )  # fmt: skip
+    filled = torch.where(seq.mask > 0, seq.action, task.vocabulary.pad)
+    return float(task.verify(seq.prompt, filled, seq.mask).mean())  # type: ignore[arg-type]
+
+
+def warm(
+    policy: LanguagePolicy, task: LanguageTask, *, error: float, steps: int, until: float,
+    falling: bool = False, batch: int = 64, lr: float = 3e-3, every: int = 50, seed: int = 0,
+) -> dict[str, float]:  # fmt: skip
+    """Supervised training on traces until the sampled accuracy passes `until`, upward or, where
+    traces have errors, `falling`; gives what was reached."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(
+        policy.model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.1, fused=True
+    )
+    policy.model.train()
+    reached, step = accuracy(policy, task), 0
+    for step in range(1, steps + 1):
+        optimizer.param_groups[0]["lr"] = lr * min(1.0, step / 100)
+        seq = task.traces(task.prompts(batch, generator), generator, error)
+        loss = -policy.score(seq).logp.sum() / seq.mask.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
+        optimizer.step()
+        if step % every == 0:
+            reached = accuracy(policy, task)
+            if reached <= until if falling else reached >= until:
+                break
+    policy.model.eval()
+    return {"steps": step, "accuracy": reached}
+
+
+TASKS: dict[str, LanguageTask] = {"modsum-lm": ModSum(), "digit-strings": DigitStrings()}
+
+
+def _load(folder: Path) -> Testbed:
+    note = json.loads((folder / "testbed.json").read_text(encoding="utf-8"))
+    policy = LanguagePolicy.load(folder / "policy")
+    return Testbed(TASKS[note["task"]], policy, note["accuracy"])
+
+
+def _write(folder: Path, task: str, policy: LanguagePolicy, made: dict[str, Any]) -> dict[str, Any]:
+    policy.save(folder / "policy")
+    note = {"task": task, "accuracy": made["accuracy"]}
+    (folder / "testbed.json").write_text(json.dumps(note), encoding="utf-8")
+    return made
+
+
+def _clean(folder: Path, name: str, until: float, steps: int) -> dict[str, Any]:
+    policy = LanguagePolicy(tiny_llama(TASKS[name]))
+    made = warm(policy, TASKS[name], error=0.0, steps=steps, until=until)
+    return _write(folder, name, policy, {"seed": 0, **made})
+
+
+def _sloppy(folder: Path, bed: Testbed, name: str, error: float, below: float) -> dict[str, Any]:
+    made = warm(
+        bed.policy, bed.task, error=error, steps=1000, until=below, falling=True, lr=1e-3, every=10,
+        seed=1,
+    )  # fmt: skip
+    made["accuracy"] = accuracy(bed.policy, bed.task, each=4)
+    return _write(folder, name, bed.policy, {"seed": 1, "error": error, **made})
+
+
+@item("modsum-clean", line="ModSum, a Llama of 0.1 M weights that can do it", load=_load,
+      minutes=2.0)  # fmt: skip
+def modsum_clean(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """Trained on right traces until it is right at 9 of 10 prompts."""
+    return _clean(folder, "modsum-lm", 0.9, 6000)
+
+
+@item("modsum-reference", line="ModSum, the same model made sloppy: right at about 0.25",
+      load=_load, minutes=0.2)  # fmt: skip
+def modsum_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """Trained on, with three running sums in ten replaced by a random digit, down to the band
+    0.15 to 0.35."""
+    return _sloppy(folder, zoo("modsum-clean"), "modsum-lm", 0.3, 0.3)
+
+
+@item("strings-clean", line="digit strings, a Llama of 0.1 M weights that can do them", load=_load,
+      minutes=2.0)  # fmt: skip
+def strings_clean(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """Trained on right traces until it is right at 9 of 10 prompts."""
+    return _clean(folder, "digit-strings", 0.9, 6000)
+
+
+@item("strings-reference", line="digit strings, the same model made sloppy: right at about 0.3",
+      load=_load, minutes=0.2)  # fmt: skip
+def strings_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """Trained on, with one digit in four replaced by a random one, down to 0.4 or less."""
+    return _sloppy(folder, zoo("strings-clean"), "digit-strings", 0.3, 0.4)

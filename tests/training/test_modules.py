@@ -1,0 +1,244 @@
+"""The module executor: pieces, references, checkpoints and what stops it."""
+
+import json
+
+import pytest
+import torch
+
+from surpass.data.language import open_language
+from surpass.errors import InputError
+from surpass.forms import Pairwise, PolicyGradient, copy, ema, rollouts
+from surpass.methods.preference.pairs import dpo
+from surpass.methods.preference.scored import kto, sft
+from surpass.methods.rlvr.policy_gradients import grpo, ppo_lm
+from surpass.objectives.advantage import group_centered
+from surpass.objectives.divergence import entropy_bonus, k3
+from surpass.objectives.preference import logistic
+from surpass.objectives.trust import clip
+from surpass.parts import part
+from surpass.policies.language import LanguagePolicy
+from surpass.tasks.language import ModSum
+from surpass.training.language_rollouts import RolloutStream, TaskPrompts
+from surpass.training.language_streams import RowStream
+from surpass.training.module_run import train_language
+from surpass.training.modules import ModuleTrainer
+
+transformers = pytest.importorskip("transformers")
+
+
+@part
+def of_the_batch(s, /):
+    """A loss whose gradient in one row depends on all the others."""
+    return s.margin.mean() * s.margin
+
+
+@part
+def broken(s, /):
+    return s.margin * float("nan")
+
+
+def tiny(vocabulary=18, seed=0, **more):
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64, pad_token_id=15,
+        eos_token_id=14, bos_token_id=13, **more,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    return transformers.LlamaForCausalLM(config)
+
+
+def rows(n=12, seed=1):
+    g = torch.Generator().manual_seed(seed)
+
+    def ids(length):
+        return torch.randint(0, 12, (length,), generator=g).tolist()
+
+    return [
+        {"prompt": ids(3 + i % 3), "chosen": ids(2 + i % 4), "rejected": ids(5 - i % 3)}
+        for i in range(n)
+    ]
+
+
+def scored_rows(n=12):
+    return [
+        {"prompt": r["prompt"], "completion": r["chosen"], "label": bool(i % 2)}
+        for i, r in enumerate(rows(n))
+    ]
+
+
+def weights(policy):
+    return {n: p.detach().clone() for n, p in policy.model.named_parameters()}
+
+
+def same(a, b, **tolerance):
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, msg=name, **tolerance)
+
+
+def pair_trainer(form, piece=None, model=None, steps=4):
+    policy = LanguagePolicy(model or tiny())
+    log = open_language(rows(), None)
+    return ModuleTrainer(form, policy, RowStream(log, 6, kind="pairs", total=steps), piece=piece)
+
+
+def first_gradient(trainer):
+    """The gradient of the first update, before the optimizer uses it."""
+    found = {}
+
+    def keep(step):
+        found.update({n: p.grad.clone() for n, p in trainer.policy.model.named_parameters()
+                      if p.grad is not None})  # fmt: skip
+        return 0.0
+
+    trainer.main.step = keep
+    trainer.update()
+    return found
+
+
+@pytest.mark.parametrize("form", [dpo(batch=6), Pairwise(logistic(0.3) + 0.1 * of_the_batch())])
+def test_a_batch_of_pairs_in_pieces_gives_the_same_gradient(form):
+    whole = first_gradient(pair_trainer(form))
+    assert max(g.abs().max() for g in whole.values()) > 1e-4
+    same(whole, first_gradient(pair_trainer(form, piece=5)), rtol=1e-4, atol=1e-6)
+
+
+def rollout_trainer(form, piece=None, seed=3, model=None):
+    policy = LanguagePolicy(model or tiny())
+    prompts = TaskPrompts(ModSum(), seed)
+    stream = RolloutStream(policy, prompts, form.source, seed=seed, select=form.select)
+    return ModuleTrainer(form, policy, stream, seed=seed, piece=piece)
+
+
+def lucky(trainer):
+    """Rewards that differ within groups, whatever an untrained model says."""
+    trainer.stream.prompts.judge = lambda seq, rows: (seq.action.sum(-1).float() % 3, 0)
+    return trainer
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_policy_gradients_in_pieces_give_the_same_gradient(epochs):
+    form = PolicyGradient(
+        group_centered(), clip() + 0.1 * k3() + 0.01 * entropy_bonus(),
+        nets={"reference": copy("policy")}, source=rollouts(16, 8, 4), epochs=epochs,
+    )  # fmt: skip
+    whole = first_gradient(lucky(rollout_trainer(form)))
+    assert max(g.abs().max() for g in whole.values()) > 1e-4
+    same(whole, first_gradient(lucky(rollout_trainer(form, piece=3))), rtol=1e-4, atol=1e-6)
+
+
+def test_a_stored_reference_and_a_second_model_give_the_same_updates():
+    stored = pair_trainer(dpo(lr=1e-2, batch=6))
+    second = pair_trainer(
+        Pairwise(logistic(0.1), nets={"reference": copy("policy", every=10**6)},
+                 source=dpo(batch=6).source, optimizer=dpo(lr=1e-2).optimizer)
+    )  # fmt: skip
+    assert stored.stored is not None and not stored.twins
+    assert second.stored is None and second.twins
+    for _ in range(4):
+        assert stored.update()["loss"] == pytest.approx(second.update()["loss"], rel=1e-5)
+    same(weights(stored.policy), weights(second.policy), rtol=1e-5, atol=1e-6)
+
+
+def test_adapters_off_is_the_reference():
+    pytest.importorskip("peft")
+    from surpass.policies.language import load_model
+
+    model, _ = load_model(tiny(), lora=2)
+    trainer = pair_trainer(dpo(lr=1e-2, batch=6), model=model)
+    frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    assert trainer.twins["reference"].by_adapters and trainer.twins["reference"].shown is None
+    losses = [trainer.update()["loss"] for _ in range(4)]
+    assert losses[0] == pytest.approx(0.6931472, abs=1e-6)  # at the start policy is reference
+    assert losses[-1] < losses[0]
+    same(frozen, dict(model.named_parameters()), rtol=0, atol=0)
+
+
+def test_reference_rules_follow_as_they_say():
+    form = Pairwise(logistic(0.1), nets={"reference": copy("policy", every=2)},
+                    source=dpo(batch=6).source, optimizer=dpo(lr=1e-2).optimizer)  # fmt: skip
+    trainer = pair_trainer(form)
+    shown = trainer.twins["reference"].shown.model
+    start = weights(trainer.policy)
+    trainer.update()
+    same(start, dict(shown.named_parameters()), rtol=0, atol=0)
+    trainer.update()
+    same(weights(trainer.policy), dict(shown.named_parameters()), rtol=0, atol=0)
+
+    form = Pairwise(logistic(0.1), nets={"reference": ema("policy", 0.25)},
+                    source=dpo(batch=6).source, optimizer=dpo(lr=1e-2).optimizer)  # fmt: skip
+    trainer = pair_trainer(form)
+    start = weights(trainer.policy)
+    trainer.update()
+    middle = {n: 0.75 * start[n] + 0.25 * p for n, p in weights(trainer.policy).items()}
+    shown = dict(trainer.twins["reference"].shown.model.named_parameters())
+    same(middle, shown, rtol=1e-5, atol=1e-7)
+
+
+def test_an_ema_corrected_for_its_start_is_a_weighted_mean():
+    form = Pairwise(logistic(0.1), nets={"reference": ema("policy", 0.5, corrected=True)},
+                    source=dpo(batch=6).source, optimizer=dpo(lr=1e-2).optimizer)  # fmt: skip
+    trainer = pair_trainer(form)
+    states = [weights(trainer.policy)]
+    for _ in range(2):
+        trainer.update()
+        states.append(weights(trainer.policy))
+    mix = {n: (0.25 * states[0][n] + 0.5 * states[1][n] + states[2][n]) / 1.75 for n in states[0]}
+    same(mix, dict(trainer.twins["reference"].shown.model.named_parameters()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["pairs", "scored", "demonstrations", "rollouts", "values"])
+def test_training_resumes_exactly(tmp_path, key):
+    def run(steps, out, resume=False):
+        form, data, task = {
+            "pairs": (dpo(lr=1e-3, batch=4), rows(), None),
+            "scored": (kto(lr=1e-3, batch=4), scored_rows(), None),
+            "demonstrations": (sft(lr=1e-3, batch=4), scored_rows(), None),
+            "rollouts": (grpo(lr=1e-3, batch=16, group=4, horizon=6, minibatches=2), None,
+                         ModSum()),
+            "values": (ppo_lm(lr=1e-3, batch=8, horizon=6, epochs=2, minibatches=2), None,
+                       ModSum()),
+        }[key]  # fmt: skip
+        return train_language(form, data, model=tiny(), task=task, steps=steps, out=out, seed=5,
+                              resume=resume, log_every=1)  # fmt: skip
+
+    whole = run(5, tmp_path / "whole")
+    run(3, tmp_path / "parts")
+    torch.manual_seed(99)
+    parts = run(5, tmp_path / "parts", resume=True)
+    same(weights(whole), weights(parts), rtol=0, atol=0)
+    lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
+    if key == "rollouts":
+        assert set(json.loads(lines[-1])["samples"][0]) == {"prompt", "completion", "reward"}
+        assert {"reward", "kl", "with_signal", "sampled_entropy"} <= set(json.loads(lines[-1]))
+    loaded = LanguagePolicy.load(tmp_path / "whole" / "policy")
+    same(weights(whole), weights(loaded), rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_model_or_recipe_is_refused(tmp_path):
+    train_language(dpo(batch=4), rows(), model=tiny(), steps=1, out=tmp_path)
+    with pytest.raises(InputError, match=r"another model.*embed_tokens.*is \[18, 16\] there"):
+        train_language(dpo(batch=4), rows(), model=tiny(20), steps=2, out=tmp_path, resume=True)
+    with pytest.raises(InputError, match="another recipe"):
+        train_language(dpo(0.2, batch=4), rows(), model=tiny(), steps=2, out=tmp_path, resume=True)
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_the_batch():
+    trainer = pair_trainer(Pairwise(broken()))
+    before = weights(trainer.policy)
+    with pytest.raises(InputError, match=r"the loss is nan in update 1, batch rows \d+"):
+        trainer.update()
+    same(before, weights(trainer.policy), rtol=0, atol=0)
+
+
+def test_a_group_of_one_is_refused():
+    form = PolicyGradient(group_centered(), clip(), source=rollouts(4, 4, 1))
+    with pytest.raises(InputError, match=r"one answer only.*group=8"):
+        rollout_trainer(form).update()
+
+
+def test_dropout_is_off_in_training():
+    trainer = pair_trainer(dpo(batch=6), model=tiny(attention_dropout=0.5))
+    log = trainer.stream.log.pairs(range(4)).chosen
+    one, two = trainer.policy.score(log).logp, trainer.policy.score(log).logp
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
