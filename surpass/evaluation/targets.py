@@ -3,6 +3,7 @@ has."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,9 @@ def target_probabilities(
     """The policy's probability of every action on every row, in double precision.
 
     A policy is a module with `forward(context, reference)`, an object with
-    `probabilities(context)`, a function of the context, or numbers: [A], [rows of the whole log, A]
-    (rows from `start` on are taken) or Open Bandit Pipeline's `action_dist` [rows, A, positions]
+    `probabilities(context)` (which may take `reference` and `available` too), a function of the
+    context, or numbers: [A], [rows of the whole log, A] (rows from `start` on are taken) or Open
+    Bandit Pipeline's `action_dist` [rows, A, positions]
     (the logged position is taken).
     Mass on actions that were not on offer is spread over the others in proportion.
 
@@ -37,15 +39,20 @@ def target_probabilities(
         InputError: when rows are missing, are negative, or do not sum to 1, or the actions are not
             the log's.
     """
-    if isinstance(policy, nn.Module) and not hasattr(policy, "probabilities"):
+    own: Any = getattr(policy, "probabilities", None)
+    if callable(own):
+        offered = {"reference": reference, "available": batch.available}
+        wanted = inspect.signature(own).parameters
+        found = torch.as_tensor(
+            own(batch.context, **{k: v for k, v in offered.items() if k in wanted})
+        )
+    elif isinstance(policy, nn.Module):
         if reference is None:
             raise InputError(
                 f"{name} needs the reference's probabilities of all actions, and the log has the "
                 "propensity of the logged action only; give reference="
             )
         found = probabilities(policy, batch.context, reference, batch.available)
-    elif callable(getattr(policy, "probabilities", None)):
-        found = torch.as_tensor(policy.probabilities(batch.context))  # type: ignore[operator]
     elif callable(policy) and not isinstance(policy, Tensor | np.ndarray):
         found = torch.as_tensor(policy(batch.context))
     else:

@@ -1,0 +1,78 @@
+"""`surpass.evaluate`: what a policy is worth on logs, both in whatever form the caller has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from surpass.data import open_log
+from surpass.data.records import Decisions
+from surpass.evaluation.decisions import DEFAULT
+from surpass.evaluation.decisions import evaluate as on_decisions
+from surpass.evaluation.results import Evaluation
+from surpass.forms import Estimator
+from surpass.policies.handover import HandedPolicy, load
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    policy: Any,
+    logs: Any,
+    estimators: Sequence[str] | Mapping[str, Estimator] = DEFAULT,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Evaluation:
+    """The value of one or several policies on logged decisions, and their gain over the logging
+    policy.
+
+    Args:
+        policy: a policy folder, probabilities [N, A] or [A] or [N, A, positions], anything with
+            `probabilities(context)`, or a mapping of names to such.
+        logs: a file or folder, a named source, a table, Open Bandit Pipeline's feedback, decisions,
+            or batches of decisions. Files are read in constant memory.
+        estimators: keys such as "dr", or estimators by name.
+        columns: which column of a table is what, such as `{"action": "arm"}`.
+        options: those of `surpass.evaluation.decisions.evaluate`: reference, interval, level and
+            so on.
+
+    Returns:
+        A row per policy and estimator; `print` shows the table.
+
+    Raises:
+        InputError: when policy and log do not fit each other, or one cannot be read.
+    """
+    named = dict(policy) if isinstance(policy, Mapping) else {"policy": policy}
+    loaded = {k: load(p) if isinstance(p, str | Path) else p for k, p in named.items()}
+    groups: dict[str, dict[str, Any]] = {}  # policies that read the context alike
+    for name, found in loaded.items():
+        groups.setdefault(_reads(found), {})[name] = found
+    parts = []
+    for members in groups.values():
+        log = _opened(logs, next(iter(members.values())), columns or {})
+        parts.append(on_decisions(members, log, estimators, **options))
+    first = parts[0]
+    return Evaluation(
+        tuple(row for part in parts for row in part), first.rows, first.reward, first.reward_error,
+        first.level,
+    )  # fmt: skip
+
+
+def _reads(policy: Any) -> str:
+    """What tells encoders apart; policies that are not from a folder read the log's own context."""
+    encoder = policy.encoder if isinstance(policy, HandedPolicy) else None
+    return "" if encoder is None else repr((encoder.to_json(), policy.actions))
+
+
+def _opened(logs: Any, policy: Any, columns: Mapping[str, Any]) -> Any:
+    if isinstance(logs, Decisions) or (
+        isinstance(logs, Iterable) and not isinstance(logs, Mapping | str | Path) and not columns
+        and not hasattr(logs, "columns")
+    ):  # fmt: skip
+        return logs
+    options: dict[str, Any] = dict(columns)
+    if isinstance(policy, HandedPolicy) and policy.encoder is not None:
+        options |= {"encoder": policy.encoder, "actions": list(policy.actions)}
+    return open_log(logs, **options)
