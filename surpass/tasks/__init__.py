@@ -1,0 +1,1 @@
+"""Problems with known answers: environments, simulators, verifiers, tabular models."""

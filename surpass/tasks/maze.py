@@ -5,7 +5,7 @@ Coordinates are in cells, x to the right and y downward; observations are scaled
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -212,7 +212,9 @@ class PointMaze:
         return Step(new, self.observe(new), reward, ended, (t >= self.horizon) & ~ended)
 
 
-def _along(x: Tensor, other: Tensor, by: Tensor, wall) -> Tensor:  # type: ignore[no-untyped-def]
+def _along(
+    x: Tensor, other: Tensor, by: Tensor, wall: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     """Move along one axis, up to the wall; `wall(i, j)` with i along the axis."""
     i, j = x.floor().long(), other.floor().long()
     ahead = i + by.sign().long()

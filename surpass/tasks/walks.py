@@ -64,6 +64,33 @@ def maze_log(
     if kind == "play":
         settings = {k: getattr(maze, k) for k in maze.__dataclass_fields__}
         maze = PointMaze(**{**settings, "start": "random"})
+    columns = _walk(maze, kind, steps, noise, seed, copies)
+    keep, episode = whole_episodes(columns["terminated"], columns["truncated"])
+    flat = {k: torch.stack(v, 1).flatten(0, 1)[keep] for k, v in columns.items()}
+    aim = flat.pop("aim")
+    rows = len(episode)
+    about = About(
+        name=f"maze {kind}",
+        spaces={
+            "obs": (maze.spaces.obs_dim,),
+            "action": (2,),
+            "action_low": -1.0,
+            "action_high": 1.0,
+        },
+        provenance={"maze": repr(maze), "kind": kind, "noise": noise, "seed": seed},
+    )
+    return Transitions(
+        **flat,
+        episode=episode,
+        extras=TensorDict({"aim": aim}, batch_size=[rows]),
+        batch_size=[rows],  # type: ignore[call-arg]
+    ).described(about)
+
+
+def _walk(
+    maze: PointMaze, kind: str, steps: int, noise: float, seed: int, copies: int
+) -> dict[str, list[Tensor]]:
+    """Columns of T times [copies, ...], until `steps` rows of finished episodes are there."""
     generator = torch.Generator().manual_seed(seed + 1)
     cells, guide = maze.cells("free"), Waypoints(maze.rows, margin=0.15)
     env = Batched(maze, copies, seed)
@@ -78,8 +105,7 @@ def maze_log(
     columns: dict[str, list[Tensor]] = {}
     finished, age = 0, torch.zeros(copies, dtype=torch.long)
     while finished < steps:
-        place = env.state["p"]
-        mean = steer(maze, guide, place, target)
+        mean = steer(maze, guide, env.state["p"], target)
         action = (mean + noise * torch.randn(copies, 2, generator=generator)).clamp(-1.0, 1.0)
         after = env.step(action)
         row = {
@@ -102,23 +128,4 @@ def maze_log(
         changes = done | (arrived if kind == "play" else torch.zeros_like(done))
         target = torch.where(changes[:, None], new_targets(), target)
         obs = after.obs
-    keep, episode = whole_episodes(columns["terminated"], columns["truncated"])
-    flat = {k: torch.stack(v, 1).flatten(0, 1)[keep] for k, v in columns.items()}
-    aim = flat.pop("aim")
-    rows = len(episode)
-    about = About(
-        name=f"maze {kind}",
-        spaces={
-            "obs": (maze.spaces.obs_dim,),
-            "action": (2,),
-            "action_low": -1.0,
-            "action_high": 1.0,
-        },
-        provenance={"maze": repr(maze), "kind": kind, "noise": noise, "seed": seed},
-    )
-    return Transitions(
-        **flat,
-        episode=episode,
-        extras=TensorDict({"aim": aim}, batch_size=[rows]),
-        batch_size=[rows],  # type: ignore[call-arg]
-    ).described(about)
+    return columns
