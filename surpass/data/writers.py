@@ -87,7 +87,9 @@ def write_log(log: Decisions | Iterable[Decisions], path: str | Path) -> Path:
     return _write((to_table(batch) for batch in batches), Path(path))
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+def write_rows(
+    rows: Sequence[Mapping[str, Any]], path: str | Path, schema: pa.Schema | None = None
+) -> Path:
     """Write raw rows, such as the decisions of a service: a dict per decision with its context
     columns, `action`, `propensity`, `reward` and so on, in the format that the name asks for.
 
@@ -95,7 +97,7 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
         InputError: as `write_log`; and when a column holds values of several types.
     """
     try:
-        table = pa.Table.from_pylist([dict(r) for r in rows])
+        table = pa.Table.from_pylist([dict(r) for r in rows], schema=schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"{path}: a column holds values of several types: {error}") from error
     return _write(iter([table]), Path(path))
