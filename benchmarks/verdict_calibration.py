@@ -33,6 +33,7 @@ from verdict_worlds import (
     run_all,
     same_rows,
     t_p,
+    true_gain,
     without_table,
 )
 
@@ -53,7 +54,7 @@ def one_log(job: tuple[str, int]) -> dict[str, Any]:
     log = regime.make(rng_of(plain, seed))
     if mode:
         log = without_table(log)
-    plan = plan_stages(len(log.rows), group=log.group, seed=seed)
+    plan = plan_stages(len(log.rows), group=log.group, time=log.time, seed=seed)
     found = decide(
         log.rows,
         log.range,
@@ -71,6 +72,7 @@ def one_log(job: tuple[str, int]) -> dict[str, Any]:
         "first p": found.tested[0].p if best else 1.0,
         "steps": len(found.tested),
         "low": best.gain_low if best else 0.0,
+        "gain": true_gain(best, log, seed) if best else 0.0,
         "third": bool(log.range.hi > 1.0),
         "named": log.range.assumption != "",
         "staged t": t_p(found.tested[0].scores) if best else 1.0,
@@ -105,15 +107,20 @@ def bar(logs: int) -> float:
 def summarize(name: str, records: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Rates of one regime. The propensity check's alarm turns PROMOTE into HOLD, as in the
     product."""
-    promoted = np.array([r["verdict"] == "PROMOTE" and not r["alarm"] for r in records])
+    said = np.array([r["verdict"] == "PROMOTE" for r in records])
+    false = said & np.array([r["gain"] <= 1e-12 for r in records])
+    alarm = np.array([r["alarm"] for r in records])
     row = {
         "logs": len(records),
-        "verdict": promoted.mean(),
-        "unchecked": np.mean([r["verdict"] == "PROMOTE" for r in records]),
+        "verdict": np.mean(false & ~alarm),
+        "unchecked": false.mean(),
+        "true": np.mean(said & ~false & ~alarm),
         "rejects": np.mean([r["verdict"] == "REJECT" for r in records]),
         # where the check of the propensities fails, the verdict is HOLD and its bound is withdrawn
-        "covered": np.mean([r["low"] <= 1e-12 for r in records if not r["alarm"]] or [1.0]),
-        "alarms": np.mean([r["alarm"] for r in records]),
+        "covered": np.mean(
+            [r["low"] <= r["gain"] + 1e-12 for r in records if not r["alarm"]] or [1.0]
+        ),
+        "alarms": alarm.mean(),
         "seconds": np.mean([r["seconds"] for r in records]),
     }
     for rival in RIVALS:
@@ -124,7 +131,7 @@ def summarize(name: str, records: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def table(rows: dict[str, dict[str, float]]) -> str:
     """The printed table, rates in percent."""
-    names = ("verdict", "unchecked", *RIVALS, "rejects", "covered", "alarms")
+    names = ("verdict", "unchecked", *RIVALS, "true", "rejects", "covered", "alarms")
     out = ["regime".ljust(20) + "  logs" + "".join(n.rjust(12) for n in names) + "  s / log"]
     for key, row in rows.items():
         cells = "".join((f"{100 * row[n]:.1f}" if n in row else "-").rjust(12) for n in names)

@@ -56,7 +56,7 @@ SETTINGS: dict[tuple[str, float, int], float | None] = {
     ("one best", 0.3, 20_000): None,
 }
 HOLDS = (("graded", 0.3, 3_000), ("one arm", 0.3, 3_000), ("graded", 0.1, 10_000))
-MOST_ROWS = 60_000
+MOST_ROWS = 120_000
 LEVEL = 0.05
 
 
@@ -80,8 +80,8 @@ def one_log(job: tuple[str, int]) -> dict[str, Any]:
         "verdict": found.verdict,
         "p": best.p if best else 1.0,
         "t": t_p(found.tested[0].scores) if best else 1.0,
-        "gain": true_gain(best.policy, log, seed) if best else 0.0,
-        "first gain": true_gain(found.tested[0].policy, log, seed) if best else 0.0,
+        "gain": true_gain(best, log, seed) if best else 0.0,
+        "first gain": true_gain(found.tested[0], log, seed) if best else 0.0,
         "low": best.gain_low if best else 0.0,
         "high": best.gain_high if best else 0.0,
         "rate": rate,

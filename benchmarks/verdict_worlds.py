@@ -21,6 +21,7 @@ import torch
 from scipy import stats
 
 from surpass.improve.nominate import ClosedFormTilts, nominate, score_candidate
+from surpass.improve.procedure import Tested
 from surpass.improve.scoring import RewardRange, Rows, reward_range
 from surpass.improve.stages import folds_of
 
@@ -30,16 +31,18 @@ TILTS = ClosedFormTilts()
 
 @dataclass(frozen=True)
 class Log:
-    """A simulated log: the rows, the range of the reward, units, and the true mean reward of each
-    action.
+    """A simulated log: the rows, the range of the reward, units, and what is true.
 
-    `truth(context) -> [N, A]`; None where every policy is worth the same.
+    `truth(context) -> [N, A]`: mean rewards; `means` [N, A]: those of the log's own rows, where
+    they change with time. Neither where every policy is worth the same.
     """
 
     rows: Rows
     range: RewardRange
     group: torch.Tensor | None = None
     truth: Callable[[np.ndarray], np.ndarray] | None = None
+    means: np.ndarray | None = None
+    time: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,52 @@ def miscalibrated(rng: Rng) -> Log:
     return pack(rng, x, uniform(n, actions), lambda a: rng.random(n) < 0.3, (0, 1), action)
 
 
-MORE_STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 12.0, 40.0, 1000.0)
+def harm(rng: Rng) -> Log:
+    """A gentle tilt of the linear model gains, the greedy one loses: the walk must stop in between.
+
+    The effect of action 1 is (x^3 - 2.5 x) / 100: its linear part is positive, its sign mostly not.
+    """
+    n = 4000
+    x = contexts(rng, n, 1)
+
+    def truth(x: np.ndarray) -> np.ndarray:
+        effect = np.clip(0.02 * (x[:, 0] ** 3 - 2.5 * x[:, 0]), -0.3, 0.6)
+        return np.column_stack([np.full(len(x), 0.3), 0.3 + effect])
+
+    q = truth(x)
+    mu = uniform(n, 2)
+    log = pack(rng, x, mu, lambda a: rng.random(n) < q[np.arange(n), a], (0, 1))
+    return replace(log, truth=truth)
+
+
+def optimal(rng: Rng) -> Log:
+    """The reference already prefers what is best in each context: every change loses."""
+    n, actions = 2000, 4
+    x = contexts(rng, n)
+
+    def truth(x: np.ndarray) -> np.ndarray:
+        scores = x[:, :actions]
+        return 0.3 + 0.03 * (scores == scores.max(1, keepdims=True))
+
+    q = truth(x)
+    best = q == q.max(1, keepdims=True)
+    mu = 0.1 / actions + 0.9 * best
+    log = pack(rng, x, mu, lambda a: rng.random(n) < q[np.arange(n), a], (0, 1))
+    return replace(log, truth=truth)
+
+
+def in_time(rng: Rng) -> Log:
+    """Rows in order of time; effects are drawn anew for every tenth of the log."""
+    n, actions = 3000, 4
+    x = contexts(rng, n)
+    effects = rng.normal(0.0, 0.06, (10, actions))
+    effects -= effects.mean(1, keepdims=True)
+    q = np.clip(0.3 + effects[np.arange(n) * 10 // n], 0.0, 1.0)
+    log = pack(rng, x, uniform(n, actions), lambda a: rng.random(n) < q[np.arange(n), a], (0, 1))
+    return replace(log, means=q, time=torch.arange(n, dtype=torch.float64))
+
+
+MORE_STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 12.0, 1000.0)
 
 
 def _flat(actions: int) -> Callable[[Rng, np.ndarray], np.ndarray]:
@@ -217,6 +265,9 @@ REGIMES = (
     Regime("users", "users repeated 10 times, sticky action (3,000, 4)", users),
     Regime("doubled", "every row twice (3,000, 4)", doubled),
     Regime("miscalibrated", "logged propensities are wrong (4,000, 5)", miscalibrated),
+    Regime("optimal", "the reference is already optimal (2,000, 4)", optimal),
+    Regime("harm", "gentle tilts gain, sharp ones lose (4,000, 2)", harm),
+    Regime("in-time", "stages in time, effects come and go (3,000, 4)", in_time),
 )
 LOGGED_ONLY = ("small", "sparse-3000", "jackpot", "drift", "overlap")
 
@@ -277,15 +328,30 @@ def _effects(
     )
 
 
-def true_gain(policy: torch.nn.Module, log: Log, seed: int, rows: int = 20_000) -> float:
-    """The gain of a policy over uniform logging in the simulated world, on fresh contexts."""
+def true_gain(tested: Tested, log: Log, seed: int, rows: int = 20_000) -> float:
+    """The gain over the reference of the policy that was tested, in the simulated world.
+
+    On fresh contexts; where the truth moves with time, on the contexts and times that were scored.
+    """
+    if log.means is not None:
+        parts = []
+        for stage, share in zip(tested.stages, tested.shares, strict=True):
+            some = log.rows.take(stage.rows)
+            pi = stage.candidate.policy(some.context, some.reference)
+            change = (pi - some.reference).numpy() * log.means[stage.rows.numpy()]
+            parts.append(share * change.sum(1).mean())
+        return float(sum(parts))
     if log.truth is None:
         return 0.0
-    x = contexts(np.random.default_rng(seed), rows)
+    rng = np.random.default_rng([seed, 1])
+    x = contexts(rng, rows, log.rows.context.shape[1])
+    q = log.truth(x)
     rho = torch.from_numpy(uniform(rows, log.rows.n_actions))
+    if not torch.equal(log.rows.reference[0], rho[0]):  # the optimal reference of its regime
+        rho = torch.from_numpy(0.1 / q.shape[1] + 0.9 * (q == q.max(1, keepdims=True)))
     with torch.no_grad():
-        pi = policy(torch.from_numpy(x), rho).numpy()
-    return float(((pi - rho.numpy()) * log.truth(x)).sum(1).mean())
+        pi = tested.policy(torch.from_numpy(x), rho)
+    return float(((pi - rho).numpy() * q).sum(1).mean())
 
 
 # ------------------------------------------------------------------------------------ rival tests

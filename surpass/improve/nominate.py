@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +24,7 @@ from surpass.critics.deviations import (
     grams,
     solve_deviations,
 )
-from surpass.improve.scoring import Rows, score
+from surpass.improve.scoring import Rows, Scores, joined, score
 from surpass.improve.stages import folds_of
 from surpass.methods.decisions.candidate import Candidate, Label, Learner
 from surpass.policies.tilted import CAP, Capped, Tilted, fit_multinomial, tilted
@@ -44,6 +43,7 @@ __all__ = [
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 12.0, 1000.0)
 _SCALE_ROWS = 4096  # enough rows to know the spread of d to about a percent
 _CHUNK = 50_000  # numbers per temporary, so that they stay in the cache
+_MOST = 2_000_000  # numbers per temporary, so that they stay small beside the log
 
 
 @dataclass(frozen=True)
@@ -250,12 +250,17 @@ def _validate(
 
 def score_candidate(
     candidate: Candidate, rows: Rows, fitted: nn.Module | None, default: nn.Module
-) -> Any:
-    """Paired scores of a candidate on rows that it was not learned from."""
-    pi = candidate.policy(rows.context, rows.offered).to(torch.float64)
-    q = (candidate.critic or default)(rows.context).to(torch.float64)
-    surrogate = None if rows.reference is not None else _rho(rows, fitted)
-    return score(rows, pi, q, surrogate)
+) -> Scores:
+    """Paired scores of a candidate on rows that it was not learned from, in chunks of rows."""
+    critic = candidate.critic or default
+    step = max(1024, _MOST // rows.n_actions)
+    parts = []
+    for at in range(0, len(rows), step):
+        some = rows.take(slice(at, at + step))
+        pi = candidate.policy(some.context, some.offered).to(torch.float64)
+        q = critic(some.context).to(torch.float64)
+        parts.append(score(some, pi, q, None if some.reference is not None else _rho(some, fitted)))
+    return joined(parts)
 
 
 @torch.no_grad()

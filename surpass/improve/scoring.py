@@ -10,6 +10,7 @@ evaluation: Dudík, Langford and Li, Doubly robust policy evaluation and learnin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,17 +21,16 @@ from torch import Tensor
 from surpass.data.records import Decisions
 from surpass.errors import InputError
 
-__all__ = ["RewardRange", "Rows", "Scores", "control_variate", "reward_range", "score"]
+__all__ = ["RewardRange", "Rows", "Scores", "control_variate", "joined", "reward_range", "score"]
 
 
 @dataclass(frozen=True)
 class RewardRange:
     """The smallest and largest reward that may occur, and how that is known.
 
-    `source`: "stated" by the user; "two-valued": the log holds exactly two values, `assumption`
-        says that the reward
-    takes no other; "observed": neither, so that no claim at a level can rest on it unless the user
-    accepts it.
+    `source` is "stated" by the user; "two-valued": the log holds exactly two values, and
+    `assumption` says that the reward takes no other; or "observed": neither, so that no claim at a
+    level can rest on it unless the user accepts it.
     """
 
     lo: float
@@ -159,6 +159,26 @@ class Scores:
     upper: Float[Tensor, "..."]
     weight: Float[Tensor, "... N"]
     unsupported: Float[Tensor, "... N"] | None = None
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The scores of consecutive rows as those of all of them."""
+    if len(parts) == 1:
+        return parts[0]
+    phi = torch.cat([p.phi for p in parts], -1)
+    split = any(p.phi_high is not p.phi for p in parts)
+    blind = None
+    if any(p.unsupported is not None for p in parts):
+        found = [torch.zeros_like(p.phi) if p.unsupported is None else p.unsupported for p in parts]
+        blind = torch.cat(found, -1)
+    return Scores(
+        phi,
+        torch.cat([p.phi_high for p in parts], -1) if split else phi,
+        torch.stack([p.lower for p in parts]).amin(0),
+        torch.stack([p.upper for p in parts]).amax(0),
+        torch.cat([p.weight for p in parts], -1),
+        blind,
+    )
 
 
 def control_variate(

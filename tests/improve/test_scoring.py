@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from surpass.data.records import Decisions
 from surpass.errors import InputError
-from surpass.improve.scoring import Rows, control_variate, reward_range, score
+from surpass.improve.scoring import Rows, control_variate, joined, reward_range, score
 from surpass.policies.tilted import tilted
 
 
@@ -164,3 +164,19 @@ def test_rows_of_a_log_share_one_table_when_the_reference_logged():
     given_reference = Rows.of(log, 0.0, 1.0, torch.tensor([[1.0, 0.0]] * 3))
     assert float(given_reference.reference[0, 0]) == 1.0
     assert float(given_reference.behavior[0, 0]) == 0.5
+
+
+@pytest.mark.parametrize("without_support", [False, True])
+def test_chunks_of_rows_are_scored_as_one(without_support):
+    rng, rows = _rows(8, zeros=without_support)
+    rho = rows.reference
+    even = torch.full_like(rho, 0.2)
+    pi = even if without_support else tilted(rho, _t(rng.normal(size=rho.shape)), 2.0)
+    q = _t(rng.uniform(-1, 2, rho.shape))
+    whole = score(rows, pi, q)
+    cuts = (slice(0, 7), slice(7, 30), slice(30, None))
+    parts = joined([score(rows.take(c), pi[c], q[c]) for c in cuts])
+    for name in ("phi", "phi_high", "lower", "upper", "weight"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+    if without_support:
+        torch.testing.assert_close(parts.unsupported, whole.unsupported)
