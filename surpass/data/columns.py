@@ -103,7 +103,8 @@ class Columns:
                 text = held if isinstance(held, str) else _listed(held)
                 rows.append((role, text, self.how.get(role, "guessed")))
         for why in dict.fromkeys(self.ignored.values()):
-            rows.append(("ignored", _listed([c for c, w in self.ignored.items() if w == why]), why))
+            names = [c for c, w in self.ignored.items() if w == why]
+            rows.append(("ignored", _listed(names, most=4), why))
         return rows
 
 
