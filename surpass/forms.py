@@ -91,12 +91,13 @@ Net = Part[[Spaces], nn.Module]
 
 @dataclass(frozen=True)
 class Ema:
-    """A copy of a net that follows it: p <- (1 - tau) p + tau q, every update (`corrected`:
-    bias-corrected)."""
+    """A copy of a net that follows it: p <- (1 - tau) p + tau q, every `every` updates
+    (`corrected`: bias-corrected)."""
 
     of: str
     tau: Number = 0.005
     corrected: bool = False
+    every: int = 1
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,9 @@ class Given:
 Snapshot = Ema | Copy | Best | Pool | Given
 
 
-def ema(of: str, tau: Number = 0.005, corrected: bool = False) -> Ema:
+def ema(of: str, tau: Number = 0.005, corrected: bool = False, every: int = 1) -> Ema:
     """A net's exponential moving average."""
-    return Ema(of, tau, corrected)
+    return Ema(of, tau, corrected, every)
 
 
 def copy(of: str, every: int | str | None = None, lag: int = 0) -> Copy:

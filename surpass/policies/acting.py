@@ -1,0 +1,134 @@
+"""From trained nets, the policy that acts: what a recipe's `act` and `explore` say.
+
+Nets live on standardized observations and actions in [-1, 1]; `InEnvironment` gives the policy that
+speaks the environment's units.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from surpass.forms import Acted, Policy, Spaces
+from surpass.parts import Nets, part
+
+__all__ = ["InEnvironment", "NetPolicy", "best_of", "greedy", "mean", "noisy", "sampled"]
+
+
+class NetPolicy:
+    """A policy that is a function of observations [B, d] in the nets' units."""
+
+    def __init__(self, choose: Any) -> None:
+        self.choose = choose
+
+    def act(self, obs: Tensor, memory: Any = None) -> Acted:
+        """Choose for a batch of observations."""
+        action, logp = self.choose(obs)
+        return Acted(action, logp, memory)
+
+    def given(self, **condition: Any) -> Policy:
+        """The same policy: it has no condition."""
+        return self
+
+
+@part
+def mean(nets: Nets, roles: Any, /, pi: str = "pi") -> Policy:
+    """The policy's central action: its mean, or the most probable one."""
+    return NetPolicy(lambda obs: (nets[pi](obs), None))
+
+
+@part
+def sampled(nets: Nets, roles: Any, /, pi: str = "pi") -> Policy:
+    """An action drawn from the policy, with its log-probability."""
+    return NetPolicy(lambda obs: nets[pi].sample(obs))
+
+
+@part
+def noisy(nets: Nets, roles: Any, /, scale: float = 0.1, pi: str = "pi") -> Policy:
+    """The policy's action plus Gaussian noise, clipped to [-1, 1]."""
+
+    def choose(obs: Tensor) -> tuple[Tensor, None]:
+        action = nets[pi](obs)
+        return (action + scale * torch.randn_like(action)).clamp(-1.0, 1.0), None
+
+    return NetPolicy(choose)
+
+
+@part
+def greedy(nets: Nets, roles: Any, /, q: str = "q") -> Policy:
+    """The discrete action of the largest value, averaged over the ensemble."""
+    return NetPolicy(lambda obs: (nets[q].all(obs).mean(0).argmax(-1), None))
+
+
+@part
+def best_of(nets: Nets, roles: Any, /, pi: str = "pi", q: str = "q", n: int = 10) -> Policy:
+    """The best by min_i Q_i of n actions drawn from the policy."""
+
+    def choose(obs: Tensor) -> tuple[Tensor, None]:
+        action, _ = nets[pi].sample(obs, n)
+        best = nets[q](obs, action).amin(0).argmax(0)
+        index = best.reshape(1, -1, *(1,) * (action.dim() - 2)).expand(1, *action.shape[1:])
+        return action.gather(0, index)[0], None
+
+    return NetPolicy(choose)
+
+
+class InEnvironment(nn.Module):
+    """A policy of nets, in the units of the environment.
+
+    Observations are standardized with the statistics that the nets were trained on, actions are
+    mapped from [-1, 1] to their bounds, and log-probabilities are those of the mapped actions.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        spaces: Spaces,
+        mean: Float[Tensor, "d"] | None = None,
+        std: Float[Tensor, "d"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.policy, self.spaces = policy, spaces
+        self.mean: Tensor | None
+        self.std: Tensor | None
+        self.low: Tensor
+        self.high: Tensor
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        self.register_buffer("low", torch.tensor(spaces.low))
+        self.register_buffer("high", torch.tensor(spaces.high))
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, memory: Any = None) -> Acted:
+        """Choose for a batch of observations [B, d], or for one [d]."""
+        one = obs.dim() == 1
+        obs = obs[None] if one else obs
+        if self.mean is not None and self.std is not None:
+            obs = (obs - self.mean) / self.std
+        acted = self.policy.act(obs, memory)
+        if not self.spaces.discrete:
+            half = 0.5 * (self.high - self.low)
+            acted.action = self.low + half * (acted.action.clamp(-1.0, 1.0) + 1.0)
+            if acted.logp is not None:
+                acted.logp = acted.logp - half.log().sum()
+        if one:
+            acted.action = acted.action[0]
+            acted.logp = None if acted.logp is None else acted.logp[0]
+        return acted
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.act(obs).action
+
+    def predict(self, obs: Any) -> Any:
+        """The action for observations [B, d] or [d], as a numpy array."""
+        device = self.low.device
+        return (
+            self.act(torch.as_tensor(obs, dtype=torch.float32, device=device)).action.cpu().numpy()
+        )
+
+    def given(self, **condition: Any) -> InEnvironment:
+        """The same policy under a condition."""
+        return InEnvironment(self.policy.given(**condition), self.spaces, self.mean, self.std)
