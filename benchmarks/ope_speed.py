@@ -1,11 +1,11 @@
 """Speed of off-policy evaluation beside Open Bandit Pipeline 0.4.1: one million rows, ten actions.
 
-Both get the same arrays in double precision and take turns in the same run. Point estimates of
-IPS, SNIPS and DR are timed as one call each (OBP: `estimate_policy_value`), medians of several
-turns; intervals as one call with the same number of bootstrap resamples (OBP:
+Both get the same arrays in double precision and one thread, and take turns in the same run. Point
+estimates of IPS, SNIPS and DR are timed as one call each (OBP: `estimate_policy_value`), medians of
+several turns; intervals as one call with the same number of bootstrap resamples (OBP:
 `estimate_interval`), per resample, what comes before the resamples included.
 
-Takes about two minutes; on first use five more to make the peer's environment (1.5 GB in the
+Takes about three minutes; on first use five more to make the peer's environment (1.5 GB in the
 user's cache folder). The last line is one JSON object: time of the peer over ours, so more than 1
 is faster.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -77,14 +78,18 @@ def compare(
             np.save(Path(folder) / f"{name}.npy", values)
         script = Path(__file__).with_name("obp_peer.py")
         process = subprocess.Popen(
-            [python, script, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, script, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         assert process.stdin is not None
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":
             raise SystemExit("the peer did not start; its message stands above")
         print(f"{'':<22}{'ours ms':>12}{'peer ms':>12}{'ratio':>10}{'difference':>14}")
-        for kind, count, times in (("point", 0, turns), ("interval", resamples, 3)):
+        for kind, count, times in (("point", 0, turns), ("interval", resamples, 1)):
             for name in OURS:
                 mine, theirs = [], []
                 for _ in range(times):
@@ -115,6 +120,7 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=1000, help="of each interval, both sides")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    torch.set_num_threads(1)
     python = peer("obp-0.4.1", *PEER)
     log = simulated(given.rows, given.actions, given.seed)
     ratios = compare(python, log, given.turns, given.resamples)

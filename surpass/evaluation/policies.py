@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from surpass.data import open_log
 from surpass.data.records import Decisions
+from surpass.data.tables import TableLog
+from surpass.errors import InputError
 from surpass.evaluation.decisions import DEFAULT
 from surpass.evaluation.decisions import evaluate as on_decisions
 from surpass.evaluation.results import Evaluation
@@ -67,12 +70,24 @@ def _reads(policy: Any) -> str:
 
 
 def _opened(logs: Any, policy: Any, columns: Mapping[str, Any]) -> Any:
-    if isinstance(logs, Decisions) or (
-        isinstance(logs, Iterable) and not isinstance(logs, Mapping | str | Path) and not columns
-        and not hasattr(logs, "columns")
-    ):  # fmt: skip
+    """The log, its context encoded as the policy reads it."""
+    encoder = policy.encoder if isinstance(policy, HandedPolicy) else None
+    if isinstance(logs, Decisions):
+        if encoder is not None and not _alike(encoder, logs.about.encoder):
+            raise InputError(
+                "the log's context was encoded otherwise than this policy reads it; give the file "
+                "or table itself"
+            )
+        return logs
+    if isinstance(logs, TableLog) and encoder is not None:
+        return replace(logs, fixed=encoder, names=tuple(policy.actions))
+    if isinstance(logs, Iterator) or (isinstance(logs, list | tuple) and not columns):
         return logs
     options: dict[str, Any] = dict(columns)
-    if isinstance(policy, HandedPolicy) and policy.encoder is not None:
-        options |= {"encoder": policy.encoder, "actions": list(policy.actions)}
+    if encoder is not None:
+        options |= {"encoder": encoder, "actions": list(policy.actions)}
     return open_log(logs, **options)
+
+
+def _alike(encoder: Any, other: Any) -> bool:
+    return other is not None and encoder.to_json() == other.to_json()

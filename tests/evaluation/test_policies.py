@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from surpass.data import write_log
+from surpass.data import open_table, write_log
 from surpass.data.records import About, Decisions
 from surpass.errors import InputError
 from surpass.evaluation.command import run
@@ -60,6 +63,30 @@ def test_a_folder_and_the_same_module_agree(made):
 def test_a_file_is_streamed_to_the_same_numbers(made):
     _, path, _, pi, ips = made
     assert evaluate(pi, path, ["ips"])["ips"].value == pytest.approx(ips, rel=1e-6)
+
+
+def test_an_encoded_policy_reads_the_file_with_its_own_encoder(tmp_path, made):
+    """A column of cities becomes several columns of the context, in the order the encoder saw."""
+    log, path, _, _, _ = made
+    table = pq.read_table(path)
+    cities = pa.array(np.array(["Rome", "Oslo", "Lima"])[(log.context[:, 1] > 0).long() * 2])
+    path = tmp_path / "cities.parquet"
+    pq.write_table(table.append_column("city", cities).replace_schema_metadata(None), path)
+    opened = open_table(path)
+    read = opened.read()
+    assert read.context.shape[1] > 3
+    policy = Softmax(LinearValues(read.context.shape[1], A), base="uniform")
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.normal_()
+    save(policy, tmp_path / "encoded", about=read.about, onnx=False)
+    pi = policy(read.context, read.propensities).detach()
+    ips = (pi.gather(1, read.action[:, None])[:, 0] / read.propensity * read.reward).mean().item()
+    for logs in (path, opened, read):
+        found = evaluate(tmp_path / "encoded", logs, ["ips"])["ips"]
+        assert found.value == pytest.approx(ips, rel=1e-5)
+    with pytest.raises(InputError, match="encoded otherwise"):
+        evaluate(tmp_path / "encoded", log, ["ips"])
 
 
 def test_the_command_prints_json_and_draws(made, tmp_path, capsys):
