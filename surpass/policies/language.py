@@ -112,11 +112,15 @@ class LanguagePolicy:
         """Write weights (safetensors), configuration and tokenizer to a folder, whole or not at
         all."""
         with atomic_dir(path, overwrite=overwrite) as folder:
-            self.model.save_pretrained(folder)  # type: ignore[operator]
-            if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(folder)
-            about = {"temperature": self.temperature, "kind": "language"}
-            (folder / "surpass.json").write_text(json.dumps(about))
+            self.write(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write into a folder that is there already."""
+        self.model.save_pretrained(folder)  # type: ignore[operator]
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+        about = {"temperature": self.temperature, "kind": "language"}
+        (folder / "surpass.json").write_text(json.dumps(about))
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> LanguagePolicy:

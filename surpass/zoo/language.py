@@ -99,12 +99,12 @@ TASKS: dict[str, LanguageTask] = {"modsum-lm": ModSum(), "digit-strings": DigitS
 
 def _load(folder: Path) -> Testbed:
     note = json.loads((folder / "testbed.json").read_text(encoding="utf-8"))
-    policy = LanguagePolicy.load(folder / "policy")
+    policy = LanguagePolicy.load(folder)
     return Testbed(TASKS[note["task"]], policy, note["accuracy"])
 
 
 def _write(folder: Path, task: str, policy: LanguagePolicy, made: dict[str, Any]) -> dict[str, Any]:
-    policy.save(folder / "policy")
+    policy.write(folder)
     note = {"task": task, "accuracy": made["accuracy"]}
     (folder / "testbed.json").write_text(json.dumps(note), encoding="utf-8")
     return made
