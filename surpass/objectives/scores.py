@@ -242,7 +242,7 @@ def linearized(
         InputError: when the value does not depend on the weights.
     """
     if unit == "row":
-        weights = torch.ones_like(query.reward)
+        weights = query.reward.new_ones(len(query.reward))
     else:
         count = int(query.extras[unit].max()) + 1
         weights = torch.ones(count, dtype=query.reward.dtype, device=query.reward.device)

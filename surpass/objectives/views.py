@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Query", "Side", "Sides", "Steps"]
+__all__ = ["Query", "Side", "Sides", "Steps", "TrajectoryQuery"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class Query:
         propensities: of every action under the logging policy, [N, A], where logged.
         weights: a weight per row, [N], all 1; what `linearized` differentiates.
         low, high: the range of the reward.
-        extras: columns and further predictions (cluster of each action, instrument, episode, time).
+        extras: columns and further predictions (cluster of each action, instrument, episode, time);
+            `action_features` [A, k], a numpy array, where the log describes its actions.
     """
 
     action: Int[Tensor, "N"]
@@ -139,14 +140,92 @@ class Query:
 
     def rows(self, index: Tensor | slice) -> Query:
         """The same query for some of the rows."""
-
-        def cut(value: Any) -> Any:
-            return value[index] if isinstance(value, Tensor) and value.dim() else value
-
-        cut_fields = {k: cut(getattr(self, k)) for k in self.__dataclass_fields__ if k != "extras"}
-        return Query(**cut_fields, extras={k: cut(v) for k, v in self.extras.items()})
+        return _cut(self, index)
 
 
-def ones_like_rows(query: Query) -> Tensor:
+@dataclass(frozen=True)
+class TrajectoryQuery:
+    """What an estimator for episodes sees: N logged episodes of at most T decisions, padded.
+
+    Attributes:
+        action, reward, propensity: [N, T], the logged action, its reward and its probability under
+            the behavior policy.
+        target: the target policy's probabilities in the visited states, [N, T, A].
+        mask: 1 where the behavior policy decided, [N, T]; ones first, then zeros.
+        gamma: discount.
+        q: predicted value of every action under the target, by a model that did not see the
+            episode, [N, T, A]; of what is still to come, discounted from that step on.
+        context: observations, [N, T, d].
+        weights: a weight per episode, [N], all 1; what `linearized` differentiates.
+        extras: columns and further predictions (bins, marginal ratios, instrument), [N, T, ...].
+    """
+
+    action: Int[Tensor, "N T"]
+    reward: Float[Tensor, "N T"]
+    propensity: Float[Tensor, "N T"]
+    target: Float[Tensor, "N T A"]
+    mask: Float[Tensor, "N T"]
+    gamma: float = 1.0
+    q: Any = None
+    context: Any = None
+    weights: Any = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def logged_target(self) -> Float[Tensor, "N T"]:
+        """The target policy's probability of the logged action."""
+        return self.target.gather(-1, self.action[..., None])[..., 0]
+
+    @cached_property
+    def ratio(self) -> Float[Tensor, "N T"]:
+        """pi(a|s) / mu(a|s) of every decision; 1 behind the end."""
+        one = torch.ones_like(self.propensity)
+        inside = self.mask > 0
+        return torch.where(
+            inside, self.logged_target / torch.where(inside, self.propensity, one), one
+        )
+
+    @cached_property
+    def discount(self) -> Float[Tensor, "T"]:
+        """gamma^t."""
+        steps = torch.arange(self.reward.shape[1], dtype=self.reward.dtype)
+        return torch.as_tensor(self.gamma, dtype=self.reward.dtype) ** steps
+
+    @cached_property
+    def paid(self) -> Float[Tensor, "N"]:
+        """The discounted return of every logged episode."""
+        return (self.mask * self.reward) @ self.discount
+
+    @cached_property
+    def logged_q(self) -> Float[Tensor, "N T"]:
+        """The predicted value of the logged action."""
+        return self.q.gather(-1, self.action[..., None])[..., 0]
+
+    @cached_property
+    def direct(self) -> Float[Tensor, "N T"]:
+        """The predicted value of the visited state, sum over actions of pi q."""
+        return (self.target * self.q).sum(-1)
+
+    def rows(self, index: Tensor | slice) -> TrajectoryQuery:
+        """The same query for some of the episodes."""
+        return _cut(self, index)
+
+
+Record = TypeVar("Record", Query, TrajectoryQuery)
+
+
+def _cut(record: Record, index: Tensor | slice) -> Record:
+    """Some of the rows of every column."""
+
+    def cut(value: Any) -> Any:
+        return value[index] if isinstance(value, Tensor) and value.dim() else value
+
+    columns = {k: cut(getattr(record, k)) for k in record.__dataclass_fields__ if k != "extras"}
+    return type(record)(**columns, extras={k: cut(v) for k, v in record.extras.items()})
+
+
+def ones_like_rows(query: Query | TrajectoryQuery) -> Tensor:
     """The weight of every row: `query.weights`, or 1."""
-    return torch.ones_like(query.reward) if query.weights is None else query.weights
+    if query.weights is None:
+        return query.reward.new_ones(len(query.reward))
+    return query.weights

@@ -1,0 +1,93 @@
+"""Estimators for logged episodes: one weight per step and one baseline each, and abstract reward
+processes."""
+
+from __future__ import annotations
+
+from surpass.critics.fitted_q import FittedQ, RandomBins
+from surpass.forms import Estimator
+from surpass.objectives.scores import linearized
+from surpass.objectives.trajectory_scores import (
+    abstract_reward_process,
+    at_end,
+    averaged,
+    cumulative,
+    modeled_path,
+    path_alone,
+    per_step,
+    trajectory,
+)
+from surpass.registry import system
+
+__all__ = ["drt", "fqe", "pdis", "sndrt", "snpdis", "sntis", "star", "tis"]
+
+_KNOWN = "the behavior policy's probabilities are those of the log and cover the target"
+_RATIO = f"{_KNOWN}; bias of order 1/n"
+
+
+@system("tis")
+def tis() -> Estimator:
+    """Importance sampling of whole episodes: mean of rho_{0:T-1} G."""
+    return Estimator(trajectory(at_end()), unit="episode", assumptions=_KNOWN)
+
+
+@system("pdis")
+def pdis() -> Estimator:
+    """Per-decision importance sampling: mean of sum_t gamma^t rho_{0:t} r_t."""
+    return Estimator(trajectory(cumulative()), unit="episode", assumptions=_KNOWN)
+
+
+@system("sntis")
+def sntis() -> Estimator:
+    """Weighted importance sampling: the weights of episodes divided by their mean."""
+    score = linearized(averaged(trajectory(per_step(at_end()))))
+    return Estimator(score, unit="episode", biased=True, assumptions=_RATIO)
+
+
+@system("snpdis")
+def snpdis() -> Estimator:
+    """Weighted per-decision importance sampling: the weights of each step divided by their mean."""
+    score = linearized(averaged(trajectory(per_step(cumulative()))))
+    return Estimator(score, unit="episode", biased=True, assumptions=_RATIO)
+
+
+@system("fqe")
+def fqe(model: FittedQ = FittedQ()) -> Estimator:
+    """The direct method: fitted Q evaluation's value of the starts."""
+    return Estimator(
+        path_alone(), {"q": model}, unit="episode", biased=True, assumptions="the model is right"
+    )
+
+
+@system("drt")
+def drt(model: FittedQ = FittedQ()) -> Estimator:
+    """Doubly robust: fitted Q evaluation, corrected step by step."""
+    score = trajectory(cumulative(), modeled_path())
+    return Estimator(score, {"q": model}, unit="episode", assumptions=_KNOWN)
+
+
+@system("sndrt")
+def sndrt(model: FittedQ = FittedQ()) -> Estimator:
+    """Weighted doubly robust: the weights of each step divided by their mean."""
+    score = linearized(averaged(trajectory(per_step(cumulative()), modeled_path())))
+    return Estimator(score, {"q": model}, unit="episode", biased=True, assumptions=_RATIO)
+
+
+@system("star-arp")
+def star(
+    bins: int = 32, last: int | None = None, horizon: int | None = None, seed: int = 0
+) -> Estimator:
+    """STAR: an importance-weighted Markov reward process over bins of states, solved.
+
+    Args:
+        bins: how many random centers states are folded into.
+        last: ratios that weigh a step, ending at it; all of them (None) are right for any bins,
+            1 only where the bins keep the process Markov.
+        horizon: sum that many steps instead of solving. seed: of the centers.
+    """
+    return Estimator(
+        linearized(abstract_reward_process(last, horizon)),
+        {"bin": RandomBins(bins, seed)},
+        unit="episode",
+        biased=True,
+        assumptions=f"{_KNOWN}; consistent for any bins when all ratios weigh a step",
+    )
