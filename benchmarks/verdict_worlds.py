@@ -461,17 +461,20 @@ def run_all(
     """
     cache.mkdir(parents=True, exist_ok=True)
     done = {name: _read(cache / f"{name}.jsonl") for name in jobs}
-    todo = [(n, s) for n, count in jobs.items() for s in range(count) if s not in done[n]]
-    print(f"{sum(map(len, done.values()))} logs kept in {cache}, {len(todo)} to run", flush=True)
+    most = max(jobs.values(), default=0)  # seed by seed, so that a run cut short has some of each
+    ahead = [
+        (n, s) for s in range(most) for n, count in jobs.items() if s < count and s not in done[n]
+    ]
+    print(f"{sum(map(len, done.values()))} logs kept in {cache}, {len(ahead)} to run", flush=True)
     began, said = time.time(), time.time()
-    for place, (name, seed, record) in enumerate(_results(work, todo, processes), 1):
+    for place, (name, seed, record) in enumerate(_results(work, ahead, processes), 1):
         with (cache / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps({"seed": seed, **record}) + "\n")
         done[name][seed] = record
         if time.time() - said > 30:
             said = time.time()
-            left = (said - began) / place * (len(todo) - place)
-            print(f"  {place} of {len(todo)} logs, about {left / 60:.0f} min left", flush=True)
+            left = (said - began) / place * (len(ahead) - place)
+            print(f"  {place} of {len(ahead)} logs, about {left / 60:.0f} min left", flush=True)
     return {name: [done[name][s] for s in range(jobs[name])] for name in jobs}
 
 
@@ -501,13 +504,13 @@ def _one(job: tuple[str, int]) -> tuple[str, int, dict[str, Any]]:
 
 
 def _results(
-    work: Callable[[tuple[str, int]], dict[str, Any]], todo: list[tuple[str, int]], processes: int
+    work: Callable[[tuple[str, int]], dict[str, Any]], ahead: list[tuple[str, int]], processes: int
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if processes <= 1:
         _start(work)
-        yield from map(_one, todo)
+        yield from map(_one, ahead)
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, _start, (work,)) as pool:
-        yield from pool.imap_unordered(_one, todo, chunksize=4)
+        yield from pool.imap_unordered(_one, ahead, chunksize=4)
