@@ -41,6 +41,9 @@ def improve(
     group: Column = None,
     cost: Column = None,
     available: Column = None,
+    row_id: Column = None,
+    actions: Annotated[str | None, arg(metavar="A,B,C")] = None,
+    categorical: Annotated[str | None, arg(metavar="A,B")] = None,
     reward_range: tuple[float, float] | None = None,
     accept_observed_range: bool = False,
     winsorize: float | None = None,
@@ -49,6 +52,7 @@ def improve(
     env: Annotated[str | None, arg(metavar="ID")] = None,
     model: Annotated[str | None, arg(metavar="PATH")] = None,
     accept_estimated_behavior: bool = False,
+    propensity_model: Literal["logged", "fitted"] = "logged",
 ) -> None:
     """From logs to a verdict: learn better policies, test one, and say PROMOTE, HOLD or REJECT.
 
@@ -77,15 +81,20 @@ def improve(
         seed: Of everything random; the same seed gives the same report.
         action: The column that holds the action.
         reward: The column that holds the reward.
-        propensity: The probability with which the logged action was chosen, or a prefix of columns
-            that hold all actions' probabilities.
+        propensity: The probability with which the logged action was chosen, a prefix of columns
+            that hold all actions' probabilities, or uniform.
         context: The columns the policy may look at; all that remain by default.
         time: The column that orders the rows in time; also right for loggers that learned on the
             way.
         position: The slot in which the action was shown.
-        group: Rows with one value of it (a user, a session) count as one unit.
+        group: Rows with one value of it (a user, a session) count as one unit; none if a guess
+            is wrong.
         cost: A column of costs, reported beside the reward.
         available: A list column of the actions that were on offer.
+        row_id: A column that identifies rows, so that duplicates are refused; none if there is
+            none.
+        actions: All actions, in order, where the log does not show every one.
+        categorical: Context columns that are categories although they hold numbers.
         reward_range: The smallest and largest reward that may ever occur. Without it, and with more
             than two values in the log, the verdict is HOLD.
         accept_observed_range: Take the observed range of rewards as the whole range; the report
@@ -95,6 +104,8 @@ def improve(
         looks: The number of looks planned, with --journal.
         env: For trajectories: an environment that confirms the result.
         model: For prompts and preference pairs: the language model to improve.
+        propensity_model: logged, or fitted where the logged propensities are wrong; the claim then
+            rests on the fitted model.
         accept_estimated_behavior: For trajectories without logged probabilities: accept a promotion
             that rests on an estimated behavior policy; the report repeats that condition.
     """
@@ -122,6 +133,9 @@ def improve(
                 "group": group,
                 "cost": cost,
                 "available": available,
+                "row_id": row_id,
+                "actions": actions,
+                "categorical": categorical,
             }.items()
             if value is not None
         },
@@ -133,6 +147,7 @@ def improve(
             "accept_observed_range": accept_observed_range,
             "winsorize": winsorize,
             "accept_estimated_behavior": accept_estimated_behavior,
+            "propensity_model": propensity_model,
         },
     )
 

@@ -89,7 +89,7 @@ def _calibration(statistic: float, df: int, p: float, table: list[dict[str, floa
         if passed
         else "The logged propensities do not match the actions "
         f"(chi-square {statistic:.1f} on {df} degrees of freedom, p = {p:.1e}). "
-        "Mend the logging, or give --propensity fitted; the claim then rests on the fitted model."
+        "Mend the logging, or give --propensity-model fitted; the claim then rests on that."
     )
     return Check("logged propensities", passed, p, CALIBRATION_P, reason, details={"table": table})
 

@@ -25,6 +25,7 @@ from surpass.improve.hold import settlement
 from surpass.improve.improvement import Design, Improvement
 from surpass.improve.nominate import Candidate, Learner, Validation
 from surpass.improve.procedure import LEARNERS, Decision, Tested, decide, decide_given
+from surpass.improve.references import reference_table
 from surpass.improve.results import CandidateResult, Check, Estimate, Settlement
 from surpass.improve.scoring import Rows, reward_range
 from surpass.improve.stages import plan_stages
@@ -91,6 +92,7 @@ def improve_decisions(
     winsorize: float | None = None,
     propensity: str = "logged",
     truth: Any = None,
+    opened: Any = None,
     name: str = "",
     say: Say = lambda _: None,
 ) -> Improvement:
@@ -110,6 +112,7 @@ def improve_decisions(
         winsorize: test rewards cut at this quantile (of the learning rows) too; both must pass.
         propensity: "logged", or "fitted" (a multinomial model; the claim is then conditional on
             it).
+        opened: where the log was read from; a reference that reads raw columns needs it.
         truth: an object with `value(policy)`, where the truth is known.
         name: what the report calls the log.
         say: is told what happens.
@@ -130,7 +133,7 @@ def improve_decisions(
     limits = reward_range(log.reward.double(), reward_limits)
     log = _with_fitted_propensities(log) if propensity == "fitted" else log
     sticky, group = unit_of(log)
-    rows = Rows.of(log, limits.lo, limits.hi, _reference_rows(reference, log))
+    rows = Rows.of(log, limits.lo, limits.hi, reference_table(reference, log, opened))
     plan = plan_stages(len(rows), group=group, time=log.time, seed=seed)
     done("checks")
 
@@ -254,27 +257,6 @@ def _unit_name(log: Decisions, sticky: Check) -> str:
     named = log.about.provenance.get("roles", [])
     column = next((c for role, c, *_ in named if role == "group"), None)
     return str(column) if column else "equal context"
-
-
-def _reference_rows(reference: Any, log: Decisions) -> Tensor | None:
-    """The reference's probabilities on the log, [N, A]; None where it is the logging policy."""
-    if reference is None:
-        return None
-    n, k = len(log.action), log.n_actions
-    if isinstance(reference, nn.Module):
-        given = log.propensities if log.propensities is not None else torch.full((n, k), 1.0 / k)
-        with torch.no_grad():
-            table = reference(log.context.double(), given.double())
-    else:
-        table = torch.as_tensor(np.asarray(reference), dtype=torch.float64)
-        table = table.expand(n, -1) if table.dim() == 1 else table
-    if tuple(table.shape) != (n, k):
-        raise InputError(
-            f"the reference policy gives probabilities of shape {list(table.shape)}, "
-            f"the log needs [{n}, {k}]: it was made for other actions; give one for the actions "
-            + ", ".join(log.about.actions[:6] or [f"0..{k - 1}"])
-        )
-    return table.double()
 
 
 def _with_fitted_propensities(log: Decisions) -> Decisions:

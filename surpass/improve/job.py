@@ -77,9 +77,9 @@ def improve(
         raise InputError(f"{out} exists; it was kept as it is. Give another --out, or --overwrite")
     say("reading the log")
     opened = open_log(logs, **({"seed": seed} if _takes_seed(logs) else {}), **columns)
-    if getattr(opened, "columns", None) is not None:
-        for column, role, *why in opened.columns.table():
-            say(f"column {column}: {role}" + (f" ({why[0]})" if why and why[0] else ""))
+    guessed = getattr(opened, "columns", None)
+    for role, named, how in guessed.table() if guessed is not None else ():
+        say(f"column {role}: {named} ({how})")
     log = opened.read()
     options: dict[str, Any] = {
         "level": level, "margin": margin, "seed": seed, "reward_limits": reward_range,
@@ -103,6 +103,7 @@ def improve(
             winsorize=winsorize,
             propensity=propensity_model,
             truth=opened.truth,
+            opened=opened,
             name=opened.name,
             say=say,
             **options,

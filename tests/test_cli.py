@@ -1,0 +1,141 @@
+"""The command line: one clear line and exit status 2 on bad input, nothing half-written."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from surpass.cli import main
+
+
+def table(path: Path, rows: int = 400, **columns) -> Path:
+    """A CSV log of three actions under uniform logging; action b pays more."""
+    rng = np.random.default_rng(0)
+    action = rng.integers(0, 3, rows)
+    reward = (rng.uniform(size=rows) < 0.2 + 0.5 * (action == 1)).astype(int)
+    data = {
+        "age": rng.integers(18, 80, rows),
+        "action": np.array(list("abc"))[action],
+        "reward": reward,
+        "propensity": np.full(rows, 1 / 3),
+    } | columns
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(data)
+        writer.writerows(zip(*data.values(), strict=True))
+    return path
+
+
+def failing(capsys, *argv: str) -> str:
+    """The one line on standard error of a command that ends with status 2."""
+    assert main(list(argv)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_list_is_json_with_the_promised_fields(capsys):
+    assert main(["list", "--family", "ope", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    fields = {"key", "name", "paper", "family", "form", "kind", "evidence"}
+    assert all(set(e) == fields for e in entries)
+    assert {e["family"] for e in entries} == {"ope"}
+    assert next(e for e in entries if e["key"] == "ips")["form"] == "Estimator"
+
+
+def test_the_catalogue_is_in_the_list_whole(capsys):
+    assert main(["list", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert len({e["key"] for e in entries}) == len(entries)
+    assert sum(e["paper"] != "" for e in entries) == len(entries) >= 248
+
+
+def test_show_prints_paper_recipe_and_defaults(capsys):
+    assert main(["show", "clipped-ips"]) == 0
+    out = capsys.readouterr().out
+    assert "clipped_ips(tau: float | None = None)" in out.replace("'", "") and "Estimator" in out
+
+
+def test_a_misspelled_system_names_the_nearest(capsys):
+    assert "did you mean 'bapo'" in failing(capsys, "show", "bapoo")
+
+
+def test_improve_writes_a_report_and_refuses_to_replace_it(tmp_path, capsys):
+    log, out = table(tmp_path / "log.csv"), tmp_path / "report"
+    argv = ["improve", str(log), "--out", str(out), "--methods", "tilt"]
+    assert main(argv) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["verdict"] == "PROMOTE" and report["rows"] == 400
+    assert {"report.html", "report.json", "verdict.md", "policy"} <= set(os.listdir(out))
+    capsys.readouterr()
+    before = (out / "report.html").read_bytes()
+    assert "exists" in failing(capsys, *argv)
+    assert (out / "report.html").read_bytes() == before
+    assert main([*argv, "--overwrite"]) == 0
+
+
+def test_a_handed_over_policy_can_be_the_next_reference(tmp_path):
+    import surpass
+
+    log, out = table(tmp_path / "log.csv"), tmp_path / "first"
+    surpass.improve(log, methods="tilt", out=out)
+    again = surpass.improve(log, reference=out / "policy", methods="tilt")
+    assert again.verdict != "PROMOTE"  # it takes b nearly always already
+    assert again.reference.value > 0.5
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--reward", "rewrd"], "rewrd"),
+        (["--methods", "boostng"], "did you mean 'boosting'"),
+        (["--level", "0.7"], "--level"),
+        (["--reward-range", "0", "0.5"], "outside the stated range"),
+        (["--looks", "5"], "--journal"),
+    ],
+)
+def test_bad_options_are_one_line_and_leave_nothing(tmp_path, capsys, argv, said):
+    log, out = table(tmp_path / "log.csv"), tmp_path / "report"
+    assert said in failing(capsys, "improve", str(log), "--out", str(out), *argv)
+    assert sorted(os.listdir(tmp_path)) == ["log.csv"]
+
+
+def test_a_reference_for_other_actions_is_refused(tmp_path, capsys):
+    import surpass
+
+    log = table(tmp_path / "log.csv")
+    surpass.improve(log, methods="tilt", out=tmp_path / "first")
+    four = table(tmp_path / "four.csv", action=np.array(list("abcd") * 100))
+    line = failing(
+        capsys, "improve", str(four), "--reference", str(tmp_path / "first" / "policy"),
+        "--propensity", "propensity", "--out", str(tmp_path / "second"),
+    )  # fmt: skip
+    assert "other actions" in line
+    assert not (tmp_path / "second").exists()
+
+
+def test_an_unwritable_output_folder_is_one_line(tmp_path, capsys):
+    log = table(tmp_path / "log.csv")
+    (tmp_path / "file").write_text("")
+    argv = ["improve", str(log), "--methods", "tilt", "--out", str(tmp_path / "file" / "report")]
+    assert "cannot write" in failing(capsys, *argv)
+
+
+def test_ctrl_c_leaves_no_partial_folder_and_says_so(tmp_path):
+    log = table(tmp_path / "log.csv", rows=20_000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "surpass.cli", "improve", str(log), "--out", str(tmp_path / "r")],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped" in err
+    assert sorted(os.listdir(tmp_path)) == ["log.csv"]
