@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from surpass.data.tables import TableLog as TableLog
     from surpass.data.tables import from_table as from_table
     from surpass.data.tables import open_table as open_table
+    from surpass.data.trajectories import open_trajectories as open_trajectories
+    from surpass.data.trajectories import write_trajectories as write_trajectories
     from surpass.data.truth import Truth as Truth
     from surpass.data.truth import from_classification as from_classification
     from surpass.data.writers import to_table as to_table
@@ -35,6 +37,7 @@ _HOMES = {
     "records": ("About", "Decisions", "Pairs", "Sequences", "Transitions"),
     "sources": ("SOURCES",),
     "tables": ("TableLog", "from_table", "open_table"),
+    "trajectories": ("open_trajectories", "write_trajectories"),
     "truth": ("Truth", "from_classification"),
     "writers": ("to_table", "write_log", "write_rows"),
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from surpass.data.records import Decisions
+from surpass.data.records import Decisions, Transitions
 from surpass.data.truth import Truth
 from surpass.errors import InputError
 
@@ -58,12 +58,13 @@ class HeldLog:
 
 
 def open_log(data: Any, **options: Any) -> Log:
-    """A decision log, from whatever holds it.
+    """A log, from whatever holds it: of decisions, or of episodes (`read()` gives `Transitions`).
 
     Args:
         data: a file or folder; a named source (`open-bandit:random/men`, `digits`,
             `digits:rows=5000,exploration=0.2`); a DataFrame, a pyarrow Table or a dict of
-            columns; Open Bandit Pipeline's feedback dict; `Decisions`.
+            columns; Open Bandit Pipeline's feedback dict; `Decisions`; `Transitions`, or episodes
+            in a file (HDF5, npz, Parquet, Minari).
         options: the columns' roles and the other options of `surpass.data.tables.open_table`.
 
     Raises:
@@ -71,12 +72,25 @@ def open_log(data: Any, **options: Any) -> Log:
     """
     from surpass.data.sources import is_source, open_source
     from surpass.data.tables import from_table, open_table
+    from surpass.data.trajectories import is_trajectories, open_trajectories
 
     options = {k: v for k, v in options.items() if v is not None}
     if isinstance(data, Decisions):
         return HeldLog(data.about.name or "decisions", data)
+    if isinstance(data, Transitions):
+        from surpass.data.trajectories import TrajectoryLog
+
+        return TrajectoryLog(data.about.name or "episodes", data)  # type: ignore[return-value]
     if isinstance(data, Log):
         return data
+    if is_trajectories(data):
+        given = next((k for k in options if k != "seed"), None)
+        if given is not None:
+            raise InputError(
+                f"{given}=... does not fit {data}, a log of episodes, whose columns are known by "
+                "their names; leave it out"
+            )
+        return open_trajectories(data)  # type: ignore[return-value]
     if isinstance(data, str | Path):
         if is_source(str(data)) and not Path(data).exists():
             return open_source(str(data), **options)
