@@ -20,7 +20,7 @@ from torch._inductor.compile_fx import compile_fx
 from torch._inductor.exc import InvalidCxxCompiler
 from torch.fx.experimental.proxy_tensor import make_fx
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "traced"]
 
 _LOG = logging.getLogger("surpass.training")
 _SETTINGS: dict[str, Any] = {"fallback_random": True}
@@ -28,14 +28,18 @@ _SETTINGS: dict[str, Any] = {"fallback_random": True}
 Whole = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor], dict[str, Tensor]]
 
 
-def compiled(
+def traced(
     whole: Whole, state: dict[str, Tensor], tables: dict[str, Tensor], numbers: Tensor
 ) -> Whole:
-    """Compile `whole(state, tables, numbers) -> metrics`, which writes the new state in place.
+    """The graph of `whole`, run as it is: what `compiled` hands to the compiler, for tests."""
+    graph, names, fixed = _trace(whole, state, tables, numbers)
+    return lambda state, tables, numbers: dict(zip(names, graph(*fixed, numbers), strict=True))
 
-    The result reads the same `state` and `tables` objects at every call. Without a C++ compiler it
-    gives `whole` back, and says so.
-    """
+
+def _trace(
+    whole: Whole, state: dict[str, Tensor], tables: dict[str, Tensor], numbers: Tensor
+) -> tuple[Any, list[str], list[Tensor]]:
+    """The graph of `whole`, the names of what it gives, and its inputs before the numbers."""
     state_keys, table_keys = list(state), list(tables)
     names: list[str] = []
 
@@ -46,22 +50,30 @@ def compiled(
         names[:] = list(metrics)
         return tuple(metrics.values())
 
-    def arguments() -> list[Tensor]:
-        return [*(state[k] for k in state_keys), *(tables[k] for k in table_keys)]
-
-    example = [*arguments(), numbers]
-    graph = make_fx(flat, tracing_mode="fake")(*example)
+    fixed = [*state.values(), *tables.values()]
+    graph = make_fx(flat, tracing_mode="fake")(*fixed, numbers)
     for node in graph.graph.nodes:
         node.meta.clear()
+    return graph, names, fixed
+
+
+def compiled(
+    whole: Whole, state: dict[str, Tensor], tables: dict[str, Tensor], numbers: Tensor
+) -> Whole:
+    """Compile `whole(state, tables, numbers) -> metrics`, which writes the new state in place.
+
+    The result reads the same `state` and `tables` objects at every call. Without a C++ compiler it
+    gives `whole` back, and says so.
+    """
+    graph, names, fixed = _trace(whole, state, tables, numbers)
     try:
         with inductor.patch(_SETTINGS):
-            function = compile_fx(graph, example)
+            function = compile_fx(graph, [*fixed, numbers])
             if numbers.is_cuda:
-                return _captured(function, arguments(), len(state_keys), numbers, names)
+                return _captured(function, fixed, len(state), numbers, names)
     except InvalidCxxCompiler:
         _LOG.warning("no C++ compiler was found, so updates run uncompiled (slower, same numbers)")
         return whole
-    fixed = arguments()
 
     def call(state: Any, tables: Any, numbers: Tensor) -> dict[str, Tensor]:
         return dict(zip(names, function(*fixed, numbers), strict=True))

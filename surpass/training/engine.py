@@ -25,6 +25,7 @@ from surpass.errors import InputError
 from surpass.forms import Copy, Ema, Given, Learner, Project, Spaces, Train
 from surpass.objectives.rows import Rows
 from surpass.parts import Part, initial_state, run, schedules
+from surpass.training.collecting import pack, unpack
 from surpass.training.compiling import compiled
 from surpass.training.optimizers import Moments, adam_numbers, adam_update
 from surpass.training.streams import Stream, Tables
@@ -117,6 +118,7 @@ class Engine:
         self.period = math.lcm(*(s.every for s in self.steps), *self._ema_periods())
         self.unroll = self.period if unroll is None else self.period * max(1, unroll // self.period)
         self.compile = compiling_is_on() if compile is None else compile
+        self.compiler: Callable[..., Any] = compiled
         self.step = 0
         self.counts = [0] * len(self.steps)
         self._schedules = schedules(form)
@@ -180,6 +182,9 @@ class Engine:
                 )
         shape = () if single else (self.seeds,)
         state["watch.first"] = torch.full(shape, -1.0, device=self.device)
+        if self.form.source.kind == "log":
+            size = (*shape, self.form.source.size)
+            state["watch.rows"] = torch.zeros(size, dtype=torch.long, device=self.device)
         return state
 
     def _seeded(self, state: State) -> State:
@@ -253,10 +258,19 @@ class Engine:
             if isinstance(net, Ema) and (position + 1) % net.every == 0:
                 tau = numbers.get(f"nets.{name}.tau", net.tau)
                 self._follow(name, net.of, tau, state)
+        self._guard(state, rows, metrics, numbers)
+        return metrics
+
+    def _guard(self, state: State, rows: Rows, metrics: State, numbers: dict[str, Any]) -> None:
+        """Note the first update whose loss is not a number, and its rows."""
+        if not metrics:
+            return
         bad = ~torch.isfinite(torch.stack(list(metrics.values())).sum(0))
         first = state["watch.first"]
-        state["watch.first"] = torch.where(bad & (first < 0), numbers["step"], first)
-        return metrics
+        new = bad & (first < 0)
+        state["watch.first"] = torch.where(new, numbers["step"], first)
+        if "watch.rows" in state and "index" in rows:
+            state["watch.rows"] = torch.where(new, rows.index, state["watch.rows"])
 
     def _lent(self, state: Mapping[str, Tensor], call: Callable[[Any], Any]) -> Any:
         tensors = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
@@ -421,7 +435,7 @@ class Engine:
             _write(state, new)
             return metrics
 
-        return compiled(whole, self.state, tables, numbers)
+        return self.compiler(whole, self.state, tables, numbers)
 
     def _refresh(self) -> None:
         for name, net in self.form.nets.items():
@@ -454,9 +468,17 @@ class Engine:
             if value >= 0:
                 which = f"seed {self.seed + s}, " if self.seeds is not None else ""
                 raise InputError(
-                    f"{which}update {int(value)}: a loss became NaN or infinite; "
-                    "lower the learning rate, or look for extreme values in the data"
+                    f"{which}update {int(value)}: a loss became NaN or infinite{self._batch(s)}; "
+                    "lower the learning rate, or look for extreme values in these rows"
                 )
+
+    def _batch(self, seed: int) -> str:
+        """Which rows the batch had whose loss was not a number."""
+        if "watch.rows" not in self.state:
+            return ""
+        rows = self.state["watch.rows"].reshape(-1, self.form.source.size)[seed].tolist()
+        more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+        return f" in the batch of rows {', '.join(map(str, rows[:8]))}{more}"
 
     @contextmanager
     def _own_randomness(self):
@@ -487,8 +509,9 @@ class Engine:
         tensors = {**self.state, "random.cpu": self._rng}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        return tensors, {"step": self.step, "counts": self.counts,
-                         "stream": self.stream.state_dict()}  # fmt: skip
+        held, stream = pack(self.stream.state_dict())
+        tensors |= {f"stream.{k}": v for k, v in held.items()}
+        return tensors, {"step": self.step, "counts": self.counts, "stream": stream}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken.
@@ -508,15 +531,17 @@ class Engine:
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"].cpu())
         self.step, self.counts = int(rest["step"]), list(rest["counts"])
-        self.stream.load_state_dict(rest["stream"])
+        held = {k[7:]: v for k, v in tensors.items() if k.startswith("stream.")}
+        self.stream.load_state_dict(unpack(held, rest["stream"]))
 
     def carry_over(self, other: Engine) -> None:
         """Take from an earlier stage what has the same name and shape: nets, and the moments and
         counts of the optimizers that train them."""
         for key, tensor in self.state.items():
             before = other.state.get(key)
-            if before is not None and before.shape == tensor.shape and key != "watch.first":
-                tensor.copy_(before)
+            same = before is not None and before.shape == tensor.shape
+            if same and not key.startswith("watch."):
+                tensor.copy_(before)  # type: ignore[arg-type]
         known = {other._key(i): c for i, c in enumerate(other.counts)
                  if isinstance(other.steps[i], Train)}  # fmt: skip
         for i, step in enumerate(self.steps):

@@ -1,0 +1,57 @@
+"""SAC on a log, made pessimistic: by a penalty (CQL, Cal-QL) or by many critics (SAC-N, EDAC)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from surpass.forms import Learner, Stages, log, mix
+from surpass.methods.actor_critic import offline_then_online, soft_actor_critic
+from surpass.objectives.bellman import apart, conservative, logged_return, max_backup, soft, td
+from surpass.registry import system
+
+__all__ = ["cal_ql", "cql", "edac", "sac_n"]
+
+
+def _penalized(
+    alpha: float, samples: int, backup: Any, floor: Any, gamma: float, batch: int
+) -> Learner:
+    return soft_actor_critic(
+        td(backup, gamma) + alpha * conservative(samples, floor=floor),
+        gamma=gamma,
+        actor_lr=1e-4,
+        source=log(batch, gamma=gamma),
+    )
+
+
+@system("cql")
+def cql(alpha: float = 5.0, samples: int = 10, gamma: float = 0.99, batch: int = 256) -> Learner:
+    """min E[(Q - y)^2] + alpha E[logsumexp_a Q(s, a) - Q(s, a_log)], y without entropy."""
+    return _penalized(alpha, samples, soft(entropy=False), None, gamma, batch)
+
+
+@system("cal-ql")
+def cal_ql(
+    alpha: float = 5.0, samples: int = 10, gamma: float = 0.99, batch: int = 256,
+    offline: int = 1_000_000, online: int = 250_000,
+) -> Stages:  # fmt: skip
+    """CQL whose pushed-down values are floored at the logged return; then online on both."""
+    learner = _penalized(alpha, samples, max_backup(samples), logged_return(), gamma, batch)
+    return offline_then_online(
+        learner, offline=offline, online=online, source=mix(batch, log=0.5, replay=0.5)
+    )
+
+
+@system("sac-n")
+def sac_n(n: int = 10, gamma: float = 0.99, lr: float = 3e-4, batch: int = 256) -> Learner:
+    """SAC with y = r + gamma (min over n critics of Q(s', a') - alpha log pi)."""
+    return soft_actor_critic(n=n, gamma=gamma, lr=lr, source=log(batch, gamma=gamma))
+
+
+@system("edac")
+def edac(
+    n: int = 10, eta: float = 1.0, gamma: float = 0.99, lr: float = 3e-4, batch: int = 256
+) -> Learner:
+    """SAC-N + eta / (n - 1) sum over pairs of the cosine between the critics' action gradients."""
+    return soft_actor_critic(
+        td(soft(), gamma) + eta * apart(), n=n, gamma=gamma, lr=lr, source=log(batch, gamma=gamma)
+    )

@@ -1,0 +1,415 @@
+"""From a recipe and data to a trained policy: the whole run.
+
+    trained = surpass.train(surpass.iql(temperature=3.0), log, steps=100_000)
+    trained.predict(obs)
+
+It opens the source, makes the updates, logs, checkpoints, and hands the policy over. A run with
+`out` can be killed at any moment and carried on, bit by bit the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surpass.data.records import Transitions
+from surpass.errors import InputError
+from surpass.forms import Learner, Spaces, Stage, Stages
+from surpass.parts import needs_of
+from surpass.policies.acting import InEnvironment
+from surpass.training.checkpoint import (
+    describe_form,
+    form_from,
+    read_tensors,
+    spaces_from,
+    write_tensors,
+)
+from surpass.training.engine import Bank, Engine, build_bank
+from surpass.training.journal import Journal
+from surpass.training.streams import open_stream, spaces_of
+
+__all__ = ["Trained", "load_trained", "train"]
+
+CHECKPOINT, POLICY = "checkpoint.safetensors", "policy.safetensors"
+Callback = Callable[[int, dict[str, float], "Trained"], Any]
+
+
+@dataclass
+class Trained:
+    """What a run gives.
+
+    Attributes:
+        policy: acts in the environment's units. nets: by name. form, spaces: what was trained.
+        history: what was logged, a dict per entry. seeds: the same for each seed, where several
+            were trained.
+    """
+
+    form: Any
+    spaces: Spaces
+    nets: Bank
+    policy: InEnvironment
+    history: list[dict[str, float]] = field(default_factory=list)
+    seeds: list[Trained] = field(default_factory=list)
+
+    def predict(self, obs: Any) -> Any:
+        """The policy's action for observations [B, d] or [d], as a numpy array."""
+        return self.policy.predict(obs)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the nets and what they need to act into `folder`; gives the file.
+
+        Raises:
+            InputError: when it cannot be written.
+        """
+        path = Path(folder) / POLICY
+        named = [*self.nets.named_parameters(), *self.nets.named_buffers()]
+        tensors = {f"net.{k}": v for k, v in named}
+        if self.policy.mean is not None and self.policy.std is not None:
+            tensors |= {"obs.mean": self.policy.mean, "obs.std": self.policy.std}
+        write_tensors(path, tensors, describe_form(self.form, self.spaces))
+        return path
+
+
+def load_trained(folder: str | Path, recipe: Any = None, **roles: Any) -> Trained:
+    """Read what `Trained.save` wrote.
+
+    Args:
+        recipe: the form, where it holds functions that a file cannot name.
+
+    Raises:
+        InputError: when the file is missing, damaged, or of another version.
+    """
+    place = Path(folder)
+    tensors, info = read_tensors(place / POLICY if place.is_dir() else place)
+    form, spaces = form_from(info, recipe), spaces_from(info)
+    learner = _last_learner(form)
+    bank = build_bank(learner, spaces, roles, 0)
+    wanted = {f"net.{k}" for k, _ in [*bank.named_parameters(), *bank.named_buffers()]}
+    if not wanted <= set(tensors):
+        raise InputError(
+            f"{place} does not fit its recipe: {min(wanted - set(tensors))} is missing"
+        )
+    bank.load_state_dict({k[4:]: v for k, v in tensors.items() if k in wanted})
+    statistics = tensors.get("obs.mean"), tensors.get("obs.std")
+    policy = InEnvironment(learner.act(bank, roles), spaces, *statistics)
+    return Trained(form, spaces, bank, policy)
+
+
+def _last_learner(form: Any) -> Learner:
+    while isinstance(form, Stages):
+        form = form.stages[-1]
+        form = form.do if isinstance(form, Stage) else form
+    if not isinstance(form, Learner):
+        raise InputError(f"a {type(form).__name__} is not run by the compiled executor")
+    return form
+
+
+# ----------------------------------------------------------------------------------------------
+# the run
+
+
+def train(
+    recipe: Any,
+    data: Any = None,
+    task: Any = None,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    seeds: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    callback: Callback | None = None,
+    evaluate: Callable[[InEnvironment], dict[str, float]] | None = None,
+    evaluate_every: int = 10_000,
+    log_every: int = 1_000,
+    save_every: int = 10_000,
+    device: str | torch.device | None = None,
+    compile: bool | None = None,
+    wandb: bool = False,
+    say: Callable[[str], None] | None = None,
+    **roles: Any,
+) -> Any:
+    """Train a recipe.
+
+    Args:
+        recipe: a form, such as `surpass.iql()`, or a key, such as "iql".
+        data: the log to learn from: `Transitions` for control.
+        task: an environment id or task, for what learns by acting.
+        steps: updates; for a form in stages, their sum (their own lengths where not given).
+        seed: reproduces the run on one machine.
+        seeds: train so many seeds, `seed, seed + 1, ...`; gives the first, with all in `.seeds`.
+            At once by vmap on a GPU, one after the other on a CPU.
+        out: a folder for log, checkpoints and policy; `resume` carries on from its checkpoint.
+        callback: called with the updates made, their mean losses and the policy so far, every
+            `log_every` updates; may return True to stop.
+        evaluate: measures the policy every `evaluate_every` updates; its numbers are logged.
+        roles: whatever else the recipe asks for by name.
+
+    Returns:
+        A `Trained` (for language models: the trained policy).
+
+    Raises:
+        InputError: when the data cannot be used, the recipe does not fit them, a role is missing,
+            or a loss became NaN (naming the update).
+    """
+    form = _form_of(recipe)
+    given = {**roles, "log": data, "task": task}
+    given = {name: value for name, value in given.items() if value is not None}
+    if _on_modules(form, given):
+        from surpass.training.module_run import train_language
+
+        rest = {"out": out, "seed": seed, "resume": resume, "say": say, **roles}
+        return train_language(form, data, task=task, steps=steps or 100, **rest)
+    if isinstance(given.get("task"), str):
+        from surpass.tasks.catalog import task as open_task
+
+        given["task"] = open_task(given["task"])
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    spaces = _spaces(form, given)
+    settings = {
+        "out": None if out is None else Path(out), "resume": resume, "callback": callback,
+        "evaluate": evaluate, "evaluate_every": evaluate_every, "log_every": log_every,
+        "save_every": save_every, "device": where, "compile": compile, "wandb": wandb, "say": say,
+    }  # fmt: skip
+    if seeds is None or seeds == 1:
+        return _Run(form, spaces, given, steps, seed, None, **settings).go()
+    if where.type == "cuda":
+        return _Run(form, spaces, given, steps, seed, seeds, **settings).go()
+    runs = []
+    for s in range(seed, seed + seeds):
+        place = None if out is None else Path(out) / f"seed{s}"
+        runs.append(_Run(form, spaces, given, steps, s, None, **{**settings, "out": place}).go())
+    return replace(runs[0], seeds=runs)
+
+
+def _form_of(recipe: Any) -> Any:
+    if isinstance(recipe, str):
+        from surpass.registry import recipe as find
+
+        return find(recipe)()
+    if callable(recipe) and hasattr(recipe, "key"):
+        return recipe()
+    return recipe
+
+
+def _on_modules(form: Any, roles: Mapping[str, Any]) -> bool:
+    if roles.get("model") is None:
+        return False
+    from surpass.training.module_run import runs_on_modules
+
+    return runs_on_modules(form, roles)
+
+
+def _spaces(form: Any, roles: Mapping[str, Any]) -> Spaces:
+    """What the nets must fit, from the log or the task.
+
+    Raises:
+        InputError: when there is neither, both differ, or the recipe is for the other kind of
+            actions.
+    """
+    found: Spaces | None = None
+    if isinstance(roles.get("log"), Transitions):
+        found = spaces_of(roles["log"])
+    if "task" in roles and hasattr(roles["task"], "spaces"):
+        other = roles["task"].spaces
+        low, high = tuple(other.low), tuple(other.high)
+        theirs = Spaces(other.obs_dim, other.action_dim, other.n_actions, low, high)
+        if found and (found.obs_dim, found.act_dim) != (theirs.obs_dim, theirs.act_dim):
+            raise InputError(
+                f"the log has observations of {found.obs_dim} and actions of {found.act_dim} "
+                f"numbers, the task {theirs.obs_dim} and {theirs.act_dim}"
+            )
+        found = theirs
+    if found is None:
+        raise InputError("train needs data (Transitions) or a task (an id, or a task with spaces)")
+    learner = _last_learner(form)
+    if learner.discrete is not None and learner.discrete != found.discrete:
+        kind, fit = ("discrete", "bc, iql, dqn") if found.discrete else (
+            "continuous", "bc, td3-bc, iql, cql, sac")  # fmt: skip
+        raise InputError(f"this recipe does not fit {kind} actions; these do: {fit}")
+    return found
+
+
+@dataclass
+class _Run:
+    form: Any
+    spaces: Spaces
+    roles: dict[str, Any]
+    steps: int | None
+    seed: int
+    seeds: int | None
+    out: Path | None
+    resume: bool
+    callback: Callback | None
+    evaluate: Any
+    evaluate_every: int
+    log_every: int
+    save_every: int
+    device: torch.device
+    compile: bool | None
+    wandb: bool
+    say: Any
+
+    def go(self) -> Trained:
+        """All stages, one after the other."""
+        stages = self._stages()
+        total = sum(n for _, n in stages)
+        done, engine, trained = 0, None, None
+        started, saved = self._stored()
+        with Journal(self.out, total, self.say, self.wandb, bool(saved)) as self.journal:
+            for number, (learner, steps) in enumerate(stages):
+                if number < started:
+                    done += steps
+                    continue
+                before, engine = engine, self._engine(learner)
+                if saved is not None and number == started:
+                    engine.load_state_dict(*saved)
+                elif before is not None:
+                    engine.carry_over(before)
+                trained = self._stage(learner, engine, number, steps, done)
+                done += steps
+        if trained is None:
+            raise InputError("there is nothing to run: the form has no stages")
+        if self.out is not None:
+            for t in trained.seeds or [trained]:
+                t.save(
+                    self.out if not trained.seeds else self.out / f"seed{trained.seeds.index(t)}"
+                )
+        return trained
+
+    def _stages(self) -> list[tuple[Learner, int]]:
+        if isinstance(self.form, Learner):
+            if self.steps is None:
+                raise InputError("say how many updates to make: steps=100_000")
+            return [(self.form, self.steps)]
+        if not isinstance(self.form, Stages):
+            raise InputError(f"a {type(self.form).__name__} is not run by the compiled executor")
+        stages = [s for s in self.form.stages if isinstance(s, Stage)]
+        if len(stages) < len(self.form.stages) or not all(
+            isinstance(s.do, Learner) for s in stages
+        ):
+            raise InputError("the compiled executor runs stages of learners only")
+        total = sum(s.steps for s in stages)
+        share = 1.0 if self.steps is None else self.steps / total
+        return [(s.do, round(s.steps * share)) for s in stages]
+
+    def _engine(self, learner: Learner) -> Engine:
+        needs = tuple(n for n in needs_of(learner) if isinstance(n, str))
+        roles = dict(self.roles)
+        stream = open_stream(learner.source, roles, self.spaces, needs, self.device)
+        engine = Engine(
+            learner, stream, self.spaces, roles=roles, seed=self.seed, seeds=self.seeds,
+            device=self.device, compile=self.compile,
+        )  # fmt: skip
+        bind = getattr(stream, "bind", None)
+        if bind is not None:  # streams that act need the nets and the recipe's way to explore
+            bind(engine, roles)
+        return engine
+
+    def _stage(
+        self, learner: Learner, engine: Engine, number: int, steps: int, done: int
+    ) -> Trained:
+        history: list[dict[str, float]] = []
+        try:
+            while engine.step < steps:
+                engine.advance(self._until_next(engine.step, steps))
+                now = done + engine.step
+                if engine.step % self.log_every == 0 or engine.step == steps:
+                    metrics = engine.metrics()
+                    engine.stream.learn(metrics)
+                    metrics |= self._measure(learner, engine, steps)
+                    history.append({"step": float(now), **metrics})
+                    self.journal.note(now, metrics)
+                    if self.callback is not None and self.callback(
+                        now, metrics, self._handed(learner, engine, history)
+                    ):
+                        break
+                if self.out is not None and engine.step % self.save_every == 0:
+                    self._save(engine, number)
+        except KeyboardInterrupt:
+            if self.out is not None:
+                self._save(engine, number)
+                self.journal.say(
+                    f"stopped at update {done + engine.step}; carry on with resume (--resume)"
+                )
+            raise
+        if self.out is not None:
+            self._save(engine, number)
+        return self._handed(learner, engine, history)
+
+    def _until_next(self, now: int, steps: int) -> int:
+        """Updates until something outside the engine has to happen."""
+        marks = [steps, (now // self.log_every + 1) * self.log_every]
+        if self.out is not None:
+            marks.append((now // self.save_every + 1) * self.save_every)
+        return min(marks) - now
+
+    def _measure(self, learner: Learner, engine: Engine, steps: int) -> dict[str, float]:
+        due = engine.step % self.evaluate_every == 0 or engine.step == steps
+        if self.evaluate is None or not due:
+            return {}
+        found = self.evaluate(self._handed(learner, engine, []).policy)
+        return {f"evaluation.{k}": float(v) for k, v in found.items()}
+
+    def _handed(self, learner: Learner, engine: Engine, history: list[dict[str, float]]) -> Trained:
+        def one(seed: int) -> Trained:
+            nets = engine.nets(seed)
+            mean = getattr(engine.stream, "mean", None)
+            std = getattr(engine.stream, "std", None)
+            policy = InEnvironment(learner.act(nets, self.roles), self.spaces, mean, std)
+            return Trained(self.form, self.spaces, nets, policy.to(self.device), history)
+
+        first = one(0)
+        if self.seeds is not None:
+            first.seeds = [one(s) for s in range(self.seeds)]
+        return first
+
+    # ------------------------------------------------------------------------------------------
+    # checkpoints
+
+    def _save(self, engine: Engine, number: int) -> None:
+        assert self.out is not None
+        tensors, rest = engine.state_dict()
+        info = describe_form(self.form, self.spaces)
+        info |= {"stage": number, "seed": self.seed, "seeds": self.seeds, "engine": rest}
+        write_tensors(self.out / CHECKPOINT, tensors, info)
+
+    def _stored(self) -> tuple[int, Any]:
+        """The stage to begin with, and the state to begin from (None: anew).
+
+        Raises:
+            InputError: when there is a checkpoint of another recipe, task or seed.
+        """
+        if self.out is None:
+            if self.resume:
+                raise InputError("resume needs the out=... of the run that is to go on")
+            return 0, None
+        path = self.out / CHECKPOINT
+        if not self.resume or not path.exists():
+            return 0, None
+        tensors, info = read_tensors(path)
+        now = describe_form(self.form, self.spaces)
+        for what in ("form", "spaces"):
+            if _plain(info[what]) != _plain(now[what]):
+                name = "recipe or other hyperparameters" if what == "form" else "spaces"
+                raise InputError(
+                    f"{path} is of another {name}; give another out=..., or the recipe it is of"
+                )
+        if (info["seed"], info["seeds"]) != (self.seed, self.seeds):
+            raise InputError(
+                f"{path} is of seed {info['seed']}, not {self.seed}; give another out=..."
+            )
+        return int(info["stage"]), (tensors, info["engine"])
+
+
+def _plain(value: Any) -> Any:
+    """As it reads back from JSON: tuples are lists."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
