@@ -58,6 +58,36 @@ class Truth:
             )
         return float((table * self.rewards).sum(1).mean())
 
+    def draw(
+        self, rows: int, *, noise: float | None = None, seed: Any = 0, about: About | None = None
+    ) -> Decisions:
+        """A log of this population: contexts with replacement, actions by the logging policy.
+
+        Args:
+            rows: how many decisions.
+            noise: spread of Gaussian noise on the rewards; None where the expected reward is the
+                probability of a reward of 1.
+            seed: of the draws, or a numpy generator. about: describes the log.
+        """
+        rng = np.random.default_rng(seed)
+        drawn = rng.integers(len(self.contexts), size=rows)
+        edges = self.logging.numpy().cumsum(1)[drawn]
+        action = np.minimum((rng.random((rows, 1)) >= edges).sum(1), edges.shape[1] - 1)
+        paid = self.rewards.numpy()[drawn, action]
+        if noise is None:
+            reward = (rng.random(rows) < paid).astype(np.float64)
+        else:
+            reward = paid + noise * rng.normal(size=rows)
+        place = torch.from_numpy(drawn)
+        return Decisions(
+            context=self.contexts[place],
+            action=torch.from_numpy(action),
+            reward=torch.from_numpy(reward),
+            propensity=self.logging[place, torch.from_numpy(action)],
+            propensities=self.logging[place],
+            batch_size=[rows],  # type: ignore[call-arg]
+        ).described(about or About(name="truth"))
+
     @property
     def best(self) -> float:
         """The value of the best policy."""
@@ -100,10 +130,6 @@ def from_classification(
     logging[np.arange(m), favorite] += 1 - exploration
     paid = np.full((m, a), noise)
     paid[np.arange(m), label] = 1 - noise
-    drawn = rng.integers(m, size=rows)
-    edges = logging.cumsum(1)[drawn]
-    action = np.minimum((rng.random((rows, 1)) >= edges).sum(1), a - 1)
-    reward = (rng.random(rows) < paid[drawn, action]).astype(np.float64)
     contexts = torch.from_numpy(features).float()
     names = columns or tuple(f"x{j}" for j in range(features.shape[1]))
     about = About(
@@ -116,15 +142,8 @@ def from_classification(
             "exploration": exploration, "noise": noise, "population": m,
         },
     )  # fmt: skip
-    log = Decisions(
-        context=contexts[torch.from_numpy(drawn)],
-        action=torch.from_numpy(action),
-        reward=torch.from_numpy(reward),
-        propensity=torch.from_numpy(logging[drawn, action]),
-        propensities=torch.from_numpy(logging[drawn]),
-        batch_size=[rows],  # type: ignore[call-arg]
-    ).described(about)
-    return log, Truth(contexts, torch.from_numpy(paid), torch.from_numpy(logging))
+    truth = Truth(contexts, torch.from_numpy(paid), torch.from_numpy(logging))
+    return truth.draw(rows, seed=rng, about=about), truth
 
 
 def _check_options(

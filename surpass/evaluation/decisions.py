@@ -368,6 +368,8 @@ def _query(
             named[column] = getattr(batch, column)
     extras = dict(batch.extras.items()) if batch.extras is not None else {}
     extras |= {k: v for k, v in named.items() if k != "context"}
+    if batch.about.action_features is not None:  # of the log as a whole: not a column to be cut
+        extras["action_features"] = batch.about.action_features.numpy()
     extras |= {k: v for k, v in columns.items() if k != "q"}
     return Query(
         action=batch.action.to(torch.int64),
