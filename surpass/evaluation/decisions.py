@@ -158,6 +158,7 @@ class _Job:
                 for name, policy in self.policies.items()
             }
             if first:
+                self._needed(batch)
                 self._fit(batch, targets)
             for low in range(0, len(batch), self.chunk):
                 rows = slice(low, min(low + self.chunk, len(batch)))
@@ -166,6 +167,13 @@ class _Job:
                                         None if reference is None else reference[rows],
                                         start + low)  # fmt: skip
             start += len(batch)
+
+    def _needed(self, batch: Decisions) -> None:
+        for name, form in self.forms.items():
+            for column in form.needs:
+                here = batch.extras is not None and column in batch.extras.keys()  # noqa: SIM118
+                if not here and getattr(batch, column, None) is None:
+                    raise InputError(f"{name} needs the column {column!r}, which the log lacks")
 
     def _batches(self, logs: Any) -> Iterator[tuple[Decisions, bool]]:
         """Batches; the first is the head that nuisances are fitted on."""

@@ -216,6 +216,15 @@ def test_what_it_refuses():
         evaluate(pi, log, ["exp-smoothing"])
 
 
+def test_an_estimator_names_the_column_it_misses():
+    log, pi, _ = logged(200)
+    form = {"late": Estimator(weighted(), needs=("time",))}
+    with pytest.raises(InputError, match="late needs the column 'time'"):
+        evaluate(pi, log, form)
+    log.time = torch.arange(200.0)
+    assert evaluate(pi, log, form)["late"].value == evaluate(pi, log, ["ips"])["ips"].value
+
+
 def test_a_module_needs_the_reference():
     log, _, _ = logged(200, full=False)
     with pytest.raises(InputError, match="reference="):
