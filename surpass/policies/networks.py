@@ -47,11 +47,6 @@ class StackedMLP(nn.Module):
                 self.register_parameter(f"gain{i}", nn.Parameter(torch.ones(n, 1, fan_out)))
                 self.register_parameter(f"shift{i}", nn.Parameter(torch.zeros(n, 1, fan_out)))
 
-    def __deepcopy__(self, memo: dict) -> StackedMLP:
-        twin = StackedMLP(self.n, self.sizes, self.norm)
-        twin.load_state_dict(self.state_dict())
-        return twin
-
     def forward(
         self, x: Float[Tensor, "... i"], first: int | None = None
     ) -> Float[Tensor, "n B o"]:

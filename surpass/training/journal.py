@@ -17,7 +17,10 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """Writes `log.jsonl` and TensorBoard events into `out`, and tells `say` how far the run is."""
+    """Writes `log.jsonl` and TensorBoard events into `out`, and tells `say` how far the run is.
+
+    A run that goes on keeps the lines up to the update `after`, from which it goes on.
+    """
 
     def __init__(
         self,
@@ -25,7 +28,7 @@ class Journal:
         total: int,
         say: Callable[[str], None] | None,
         wandb: bool,
-        goes_on: bool,
+        after: int | None,
     ) -> None:
         self.total, self._say = total, say
         self._file: Any = None
@@ -36,7 +39,9 @@ class Journal:
             return
         try:
             out.mkdir(parents=True, exist_ok=True)
-            self._file = (out / "log.jsonl").open("a" if goes_on else "w", encoding="utf-8")
+            kept = "" if after is None else _until(out / "log.jsonl", after)
+            self._file = (out / "log.jsonl").open("w", encoding="utf-8")
+            self._file.write(kept)
         except OSError as error:
             raise InputError(f"{out} cannot be written: {error.strerror or error}") from error
         if importlib.util.find_spec("tensorboard") is not None:
@@ -80,3 +85,15 @@ class Journal:
         losses = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items())
         speed = f"{rate:,.0f} updates/s" if rate else "compiling done"
         self.say(f"{step:,} of {self.total:,} updates, {speed}{left}: {losses}")
+
+
+def _until(path: Path, after: int) -> str:
+    """The whole lines of a log up to an update; a line that a kill cut off is dropped."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= after:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            break
+    return "".join(kept)

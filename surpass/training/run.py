@@ -30,6 +30,7 @@ from surpass.training.checkpoint import (
 )
 from surpass.training.engine import Bank, Engine, build_bank
 from surpass.training.journal import Journal
+from surpass.training.on_policy import lowered, updates_for
 from surpass.training.streams import open_stream, spaces_of
 
 __all__ = ["Trained", "load_trained", "train"]
@@ -86,7 +87,7 @@ def load_trained(folder: str | Path, recipe: Any = None, **roles: Any) -> Traine
     place = Path(folder)
     tensors, info = read_tensors(place / POLICY if place.is_dir() else place)
     form, spaces = form_from(info, recipe), spaces_from(info)
-    learner = _last_learner(form)
+    learner = _last_learner(form, roles)
     bank = build_bank(learner, spaces, roles, 0)
     wanted = {f"net.{k}" for k, _ in [*bank.named_parameters(), *bank.named_buffers()]}
     if not wanted <= set(tensors):
@@ -99,10 +100,11 @@ def load_trained(folder: str | Path, recipe: Any = None, **roles: Any) -> Traine
     return Trained(form, spaces, bank, policy)
 
 
-def _last_learner(form: Any) -> Learner:
+def _last_learner(form: Any, roles: Mapping[str, Any] | None = None) -> Learner:
     while isinstance(form, Stages):
         form = form.stages[-1]
         form = form.do if isinstance(form, Stage) else form
+    form = lowered(form, roles)
     if not isinstance(form, Learner):
         raise InputError(f"a {type(form).__name__} is not run by the compiled executor")
     return form
@@ -139,7 +141,8 @@ def train(
         recipe: a form, such as `surpass.iql()`, or a key, such as "iql".
         data: the log to learn from: `Transitions` for control.
         task: an environment id or task, for what learns by acting.
-        steps: updates; for a form in stages, their sum (their own lengths where not given).
+        steps: updates; environment steps where a recipe learns by acting only; for a form in
+            stages, their sum (their own lengths where not given).
         seed: reproduces the run on one machine.
         seeds: train so many seeds, `seed, seed + 1, ...`; gives the first, with all in `.seeds`.
             At once by vmap on a GPU, one after the other on a CPU.
@@ -226,7 +229,7 @@ def _spaces(form: Any, roles: Mapping[str, Any]) -> Spaces:
         found = theirs
     if found is None:
         raise InputError("train needs data (Transitions) or a task (an id, or a task with spaces)")
-    learner = _last_learner(form)
+    learner = _last_learner(form, roles)
     if learner.discrete is not None and learner.discrete != found.discrete:
         kind, fit = ("discrete", "bc, iql, dqn") if found.discrete else (
             "continuous", "bc, td3-bc, iql, cql, sac")  # fmt: skip
@@ -260,7 +263,10 @@ class _Run:
         total = sum(n for _, n in stages)
         done, engine, trained = 0, None, None
         started, saved = self._stored()
-        with Journal(self.out, total, self.say, self.wandb, bool(saved)) as self.journal:
+        after = None
+        if saved is not None:
+            after = sum(n for _, n in stages[:started]) + int(saved[1]["step"])
+        with Journal(self.out, total, self.say, self.wandb, after) as self.journal:
             for number, (learner, steps) in enumerate(stages):
                 if number < started:
                     done += steps
@@ -282,20 +288,20 @@ class _Run:
         return trained
 
     def _stages(self) -> list[tuple[Learner, int]]:
-        if isinstance(self.form, Learner):
+        form = lowered(self.form, self.roles)
+        if isinstance(form, Learner):
             if self.steps is None:
                 raise InputError("say how many updates to make: steps=100_000")
-            return [(self.form, self.steps)]
+            return [(form, updates_for(form, self.steps))]
         if not isinstance(self.form, Stages):
             raise InputError(f"a {type(self.form).__name__} is not run by the compiled executor")
         stages = [s for s in self.form.stages if isinstance(s, Stage)]
-        if len(stages) < len(self.form.stages) or not all(
-            isinstance(s.do, Learner) for s in stages
-        ):
+        runs = [lowered(s.do, self.roles) for s in stages]
+        if len(stages) < len(self.form.stages) or not all(isinstance(r, Learner) for r in runs):
             raise InputError("the compiled executor runs stages of learners only")
         total = sum(s.steps for s in stages)
         share = 1.0 if self.steps is None else self.steps / total
-        return [(s.do, round(s.steps * share)) for s in stages]
+        return [(r, round(s.steps * share)) for r, s in zip(runs, stages, strict=True)]
 
     def _engine(self, learner: Learner) -> Engine:
         needs = tuple(n for n in needs_of(learner) if isinstance(n, str))
@@ -321,6 +327,7 @@ class _Run:
                 if engine.step % self.log_every == 0 or engine.step == steps:
                     metrics = engine.metrics()
                     engine.stream.learn(metrics)
+                    metrics |= getattr(engine.stream, "report", dict)()
                     metrics |= self._measure(learner, engine, steps)
                     history.append({"step": float(now), **metrics})
                     self.journal.note(now, metrics)

@@ -353,6 +353,20 @@ class MixedStream:
         for name, stream in self.streams.items():
             stream.load_state_dict(state[name])
 
+    def bind(self, engine: Any, roles: Mapping[str, Any]) -> None:
+        """Let the streams that act meet the nets that act."""
+        for stream in self.streams.values():
+            meet = getattr(stream, "bind", None)
+            if meet is not None:
+                meet(engine, roles)
+
+    def report(self) -> dict[str, float]:
+        """What the streams have to say since they were last asked."""
+        found: dict[str, float] = {}
+        for stream in self.streams.values():
+            found |= getattr(stream, "report", dict)()
+        return found
+
 
 # ----------------------------------------------------------------------------------------------
 # opening

@@ -1,0 +1,134 @@
+"""Streams: what is drawn, which columns are derived, and what is refused."""
+
+import pytest
+import torch
+from training_logs import random_log
+
+from surpass.data.records import About, Transitions
+from surpass.errors import InputError
+from surpass.forms import Spaces, log, mix
+from surpass.objectives.rows import discounted, span_of
+from surpass.training.streams import LogStream, next_action, open_stream, return_to_go, spaces_of
+
+
+def counting_log(ends, truncated=()):
+    """Rows 0, 1, 2 ...: obs is the number of the row, the reward too; `ends` terminate."""
+    n = 8
+    numbers = torch.arange(n).float()
+    terminated = torch.zeros(n, dtype=torch.bool)
+    cut = torch.zeros(n, dtype=torch.bool)
+    terminated[list(ends)] = True
+    cut[list(truncated)] = True
+    episode = torch.cat([torch.zeros(1), (terminated | cut)[:-1].float().cumsum(0)]).long()
+    return Transitions(
+        obs=numbers[:, None], action=numbers[:, None] / 10, reward=numbers,
+        next_obs=numbers[:, None] + 1, terminated=terminated, truncated=cut, episode=episode,
+        batch_size=[n],
+    )  # fmt: skip
+
+
+def test_returns_to_go_restart_at_every_end():
+    log = counting_log(ends=(2,), truncated=(5,))
+    found = return_to_go(log, log.reward, 0.5)
+    want = [0 + 0.5 * 1 + 0.25 * 2, 1 + 0.5 * 2, 2, 3 + 2 + 5 / 4, 4 + 2.5, 5, 6 + 3.5, 7]
+    torch.testing.assert_close(found, torch.tensor(want))
+
+
+def test_the_next_action_stays_within_its_episode():
+    log = counting_log(ends=(2,))
+    found = next_action(log, log.action)[:, 0]
+    torch.testing.assert_close(found[:4] * 10, torch.tensor([1.0, 2.0, 2.0, 4.0]))
+    assert found[7] * 10 == pytest.approx(7.0)
+
+
+def test_an_n_step_window_sums_and_stops_where_its_episode_ends():
+    rows = counting_log(ends=(3,), truncated=(6,))
+    stream = LogStream(rows, log(64, view="n_step", n=3), spaces_of(rows))
+    drawn = stream.sample(stream.tables)
+    totals, factors = discounted(drawn, 0.5), span_of(drawn, 0.5)
+    for index, total, factor, after, ended in zip(
+        drawn.index.tolist(), totals, factors, drawn.next_obs[:, 0], drawn.terminated, strict=True
+    ):
+        last = min(index + 2, 3 if index <= 3 else 6 if index <= 6 else 7)
+        want = sum(0.5**k * (index + k) for k in range(last - index + 1))
+        assert total == pytest.approx(want)
+        assert factor == pytest.approx(0.5 ** (last - index + 1))
+        assert (after, ended) == (last + 1, float(last == 3))
+
+
+def test_rows_are_drawn_uniformly_or_by_weight():
+    rows = random_log(n=4)
+    rows.weight = torch.tensor([0.0, 1.0, 2.0, 5.0])
+    spaces = spaces_of(rows)
+    by_weight = LogStream(rows, log(8000, by_weight=True), spaces)
+    share = torch.bincount(by_weight.sample(by_weight.tables).index, minlength=4) / 8000
+    torch.testing.assert_close(share, torch.tensor([0, 1, 2, 5]) / 8.0, atol=0.02, rtol=0.0)
+    uniform = LogStream(rows, log(8000), spaces)
+    drawn = uniform.sample(uniform.tables)
+    share = torch.bincount(drawn.index, minlength=4) / 8000
+    torch.testing.assert_close(share, torch.full((4,), 0.25), atol=0.02, rtol=0.0)
+    torch.testing.assert_close(drawn.weight, rows.weight[drawn.index] / 2.0)
+
+
+def test_observations_are_standardized_and_actions_mapped_to_the_unit_box():
+    rows = random_log()
+    rows.obs, rows.next_obs = rows.obs * 5 + 3, rows.next_obs * 5 + 3
+    rows.action = rows.action * 2 + 1
+    rows = rows.described(About(spaces={"action_low": -1.0, "action_high": 3.0}))
+    stream = LogStream(rows, log(8, normalize=True, reward_scale=2.0, reward_shift=-1.0),
+                       spaces_of(rows))  # fmt: skip
+    both = torch.cat([stream.tables["obs"], stream.tables["next_obs"]])
+    torch.testing.assert_close(both.mean(0), torch.zeros(3), atol=1e-4, rtol=0.0)
+    torch.testing.assert_close(both.std(0), torch.ones(3), atol=1e-2, rtol=0.0)
+    torch.testing.assert_close(stream.tables["action"], (rows.action - 1) / 2)
+    torch.testing.assert_close(stream.tables["reward"], rows.reward * 2 - 1)
+
+
+def test_a_mix_keeps_its_shares_and_marks_its_rows():
+    a, b = random_log(seed=1), random_log(seed=2)
+    source = mix(30, old=(2 / 3, log(20, role="old")), new=(1 / 3, log(10, role="new")))
+    stream = open_stream(source, {"old": a, "new": b}, spaces_of(a))
+    rows = stream.sample(stream.tables)
+    assert rows.sources == ("old", "new")
+    assert torch.bincount(rows.source).tolist() == [20, 10]
+    torch.testing.assert_close(rows.obs[:20], a.obs[rows.index[:20]])
+    torch.testing.assert_close(rows.obs[20:], b.obs[rows.index[20:]])
+
+
+def test_bounds_come_from_the_log_or_from_what_it_shows():
+    rows = random_log()
+    assert spaces_of(rows) == Spaces(3, 2, 0, (-1.0, -1.0), (1.0, 1.0))
+    rows.note = None
+    assert spaces_of(rows).low == (-1.0, -1.0)
+    rows.action = rows.action * 7
+    found = spaces_of(rows)
+    torch.testing.assert_close(torch.tensor(found.high), rows.action.amax(0))
+
+
+def _broken(**columns):
+    rows = random_log(n=10)
+    for name, value in columns.items():
+        setattr(rows, name, value)
+    return rows
+
+
+def test_bad_input_is_named_with_its_row():
+    nan = torch.zeros(10)
+    nan[6] = float("nan")
+    with pytest.raises(InputError, match="reward is NaN or infinite in row 6"):
+        LogStream(_broken(reward=nan), log(), spaces_of(random_log()))
+    with pytest.raises(InputError, match="reward is NaN or infinite in row 0"):
+        LogStream(_broken(reward=torch.full((10,), float("inf"))), log(), spaces_of(random_log()))
+    far = random_log(n=10).action.clone()
+    far[4, 1] = 3.0
+    with pytest.raises(InputError, match=r"action 3 in row 4, dimension 1 .* \[-1, 1\]"):
+        spaces_of(_broken(action=far))
+    with pytest.raises(InputError, match=r"obs is \[10, 3\], but next_obs is \[10, 5\]"):
+        LogStream(_broken(next_obs=torch.zeros(10, 5)), log(), spaces_of(random_log()))
+    with pytest.raises(InputError, match="handed in as 'expert'"):
+        open_stream(log(role="expert"), {}, Spaces(1, 1))
+    with pytest.raises(InputError, match="needs the column 'danger'"):
+        LogStream(random_log(), log(), spaces_of(random_log()), needs=("danger",))
+    with pytest.raises(InputError, match=r"asks for the column 'rewards' .did you mean 'reward'"):
+        stream = LogStream(random_log(), log(), spaces_of(random_log()))
+        _ = stream.sample(stream.tables).rewards
