@@ -1,0 +1,1 @@
+"""Methods that learn control by acting."""

@@ -1,0 +1,122 @@
+"""Stochastic policies of policy gradients on control, and the log-probs of whole sequences.
+
+continuous: a ~ N(mu(s), sigma^2), one learned sigma per dimension; the environment clips what lies
+outside its bounds, the log-probability is that of the action before. discrete: a softmax.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from surpass.errors import InputError
+from surpass.forms import Spaces
+from surpass.objectives.divergence import entropy, moments_of, read_out
+from surpass.parts import part
+from surpass.policies.discrete import Categorical
+
+__all__ = ["DiagonalGaussian", "TanhMLP", "score", "stochastic"]
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class TanhMLP(nn.Module):
+    """A perceptron with tanh between layers and orthogonal initial weights, `last` the gain of the
+    last layer; gives [1, B, o], as an ensemble of one."""
+
+    def __init__(self, sizes: tuple[int, ...], last: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
+        for k, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.Linear)
+            gain = last if k == len(self.layers) - 1 else math.sqrt(2.0)
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Float[Tensor, "B i"]) -> Float[Tensor, "1 B o"]:
+        for layer in self.layers[:-1]:  # type: ignore[index]
+            x = torch.tanh(layer(x))
+        return self.layers[-1](x)[None]
+
+
+class DiagonalGaussian(nn.Module):
+    """N(mu(s), sigma^2), not bounded; `forward` gives mu(s)."""
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], start: float) -> None:
+        super().__init__()
+        self.net = TanhMLP((obs_dim, *hidden, act_dim), 0.01)
+        self.log_std = nn.Parameter(torch.full((act_dim,), start))
+
+    def forward(self, obs: Float[Tensor, "B d"]) -> Float[Tensor, "B k"]:
+        return self.net(obs)[0]
+
+    def _density(self, u: Tensor, mean: Tensor) -> Tensor:
+        standard = (u - mean) * (-self.log_std).exp()
+        return (-0.5 * standard.square() - self.log_std - _HALF_LOG_TWO_PI).sum(-1)
+
+    def logp(self, obs: Float[Tensor, "B d"], action: Float[Tensor, "... B k"]) -> Tensor:
+        """log pi(a|s)."""
+        return self._density(action, self(obs))
+
+    def sample(self, obs: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:
+        """Reparameterized actions, not clipped, and their log-probs."""
+        mean = self(obs)
+        lead = () if samples is None else (samples,)
+        noise = torch.randn(*lead, *mean.shape, device=mean.device)
+        action = mean + self.log_std.exp() * noise
+        return action, self._density(action, mean)
+
+    def entropy(self, obs: Float[Tensor, "B d"]) -> Float[Tensor, "B"]:
+        """sum over dimensions of log sigma + log(2 pi e) / 2, in nats."""
+        total = (self.log_std + _HALF_LOG_TWO_PI + 0.5).sum()
+        return total.expand(obs.shape[0])
+
+    def imitation(self, obs: Tensor, action: Tensor) -> Float[Tensor, "B"]:
+        """-log pi(a|s)."""
+        return -self.logp(obs, action)
+
+
+@part
+def stochastic(
+    spaces: Spaces, /, hidden: tuple[int, ...] = (64, 64), log_std: float = 0.0
+) -> nn.Module:
+    """The policy of policy gradients: a softmax, or a Gaussian whose spread starts at
+    exp(log_std)."""
+    if not spaces.discrete:
+        return DiagonalGaussian(spaces.obs_dim, spaces.act_dim, tuple(hidden), log_std)
+    policy = Categorical(spaces.obs_dim, spaces.actions, (), False)
+    policy.net = TanhMLP((spaces.obs_dim, *hidden, spaces.actions), 0.01)  # type: ignore[assignment]
+    return policy
+
+
+def score(
+    policy: Any, obs: Float[Tensor, "B T d"], action: Tensor, needs: tuple[Any, ...] = ()
+) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
+    """log pi of every decision, and the statistics that parts need, by name.
+
+    Args:
+        needs: as `surpass.parts.needs_of` gives them; columns are passed over.
+
+    Raises:
+        InputError: when the policy has no such statistic.
+    """
+    shape = obs.shape[:2]
+    flat, chosen = obs.flatten(0, 1), action.flatten(0, 1)
+    wanted = [need for need in needs if callable(need)]
+    if hasattr(policy, "logits"):
+        readout = read_out(policy.logits(flat), chosen.long(), moments_of(tuple(wanted)))
+        found = {n.__name__: n(readout).reshape(shape) for n in wanted}
+        return readout.logp.reshape(shape), found
+    found = {}
+    for need in wanted:
+        if need is not entropy or not hasattr(policy, "entropy"):
+            raise InputError(
+                f"{type(policy).__name__} has no {need.__name__}; a part of this recipe needs it"
+            )
+        found["entropy"] = policy.entropy(flat).reshape(shape)
+    return policy.logp(flat, chosen).reshape(shape), found
