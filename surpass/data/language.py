@@ -119,17 +119,19 @@ def collate(
 ) -> Sequences:  # fmt: skip
     """Ragged prompts and answers as one record: prompts end, and answers begin, at the same
     place."""
-    width, height = max(map(len, prompts), default=0), len(prompts)
-    length = max(map(len, answers), default=0)
-    prompt = torch.zeros(height, width, dtype=torch.long)
-    action = torch.zeros(height, length, dtype=torch.long)
-    prompt_mask, mask = torch.zeros(height, width), torch.zeros(height, length)
-    for i, (before, after) in enumerate(zip(prompts, answers, strict=True)):
-        if before:
-            prompt[i, width - len(before) :] = torch.tensor(before)
-            prompt_mask[i, width - len(before) :] = 1
-        action[i, : len(after)] = torch.tensor(after)
-        mask[i, : len(after)] = 1 if masks is None else torch.tensor(masks[i], dtype=torch.float32)
+    width, length = max(map(len, prompts), default=0), max(map(len, answers), default=0)
+    height = len(prompts)
+    if masks is None:
+        masks = [[1] * len(a) for a in answers]
+
+    def filled(rows: Sequence[Sequence[int]], to: int, left: bool) -> Tensor:
+        gaps = [[0] * (to - len(r)) for r in rows]
+        both = zip(gaps, rows, strict=True)
+        return torch.tensor([[*g, *r] if left else [*r, *g] for g, r in both]).reshape(height, to)
+
+    prompt, action = filled(prompts, width, True).long(), filled(answers, length, False).long()
+    prompt_mask = filled([[1] * len(p) for p in prompts], width, True).float()
+    mask = filled(masks, length, False).float()
     return Sequences(
         action=action, mask=mask, prompt=prompt, prompt_mask=prompt_mask,
         batch_size=[height],  # pyright: ignore[reportCallIssue]

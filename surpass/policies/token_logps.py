@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from surpass.objectives.divergence import Readout, moments_of, read_out
+from surpass.policies.llama import fits, packed_states
 
 __all__ = [
     "Head", "TokenStats", "Tokens", "aligned", "base_of", "decoder_of", "head_of", "readout",
@@ -268,10 +269,14 @@ def token_logps(
         logits = model(input_ids=inner.ids, **_arguments(inner)).logits[:, :-1][at]
         read = read_out(logits.float() / temperature, action, moments_of(needs))
     else:
-        states = trunk(model, inner)
+        if not packed and trains_fused(model):
+            states, position = packed_states(model, inner.ids, inner.attention.bool())
+            rows = states[position[:, :-1][at]]
+        else:
+            rows = trunk(model, inner)[:, :-1][at]
         scale, softcap = head.scale / temperature, head.softcap / temperature
         head = Head(head.weight, head.bias, scale, softcap)
-        read = readout(states[:, :-1][at], head, action, moments_of(needs), block)
+        read = readout(rows, head, action, moments_of(needs), block)
 
     def spread(value: Tensor) -> Tensor:
         out = value.new_zeros(scored.shape).index_put((at[0], at[1] + 1), value)
@@ -292,6 +297,16 @@ def unaligned(value: Float[Tensor, "B M"], place: Tensor, batch: Tokens) -> Floa
 def trunk(model: nn.Module, tokens: Tokens) -> Tensor:
     """The last hidden states [B, L, H] of left-aligned or packed rows."""
     return decoder_of(model)(input_ids=tokens.ids, **_arguments(tokens)).last_hidden_state
+
+
+def trains_fused(model: nn.Module) -> bool:
+    """Whether `packed_states` computes a model's trunk: a known shape, small, in float32 as it
+    is."""
+    return (
+        fits(model)
+        and not torch.is_autocast_enabled(next(model.parameters()).device.type)
+        and not getattr(model, "is_gradient_checkpointing", False)
+    )
 
 
 def _arguments(tokens: Tokens) -> dict[str, Any]:

@@ -122,14 +122,15 @@ def _load_stored(trainer: ModuleTrainer, tensors: dict[str, Tensor]) -> None:
     coming = trainer.stream.coming()
     if not sides or all((side, i) in trainer.stored.rows for side in sides for i in coming):
         return
-    side, row = next(iter(trainer.stored.rows))
-    kept = trainer.stored.rows.pop((side, row))
-    trainer.store((side,), [row])
-    if not torch.allclose(trainer.stored.rows[side, row], kept, atol=1e-3):
+    row = next(i for _, i in trainer.stored.rows)
+    kept = {side: trainer.stored.rows.pop((side, row)) for side in sides}
+    trainer.store(sides, [row])
+    again = {side: trainer.stored.rows[side, row] for side in sides}
+    if not all(torch.allclose(again[side], kept[side], atol=1e-3) for side in sides):
         raise InputError(
             "to go on for more updates than were planned, give the model that training started from"
         )
-    trainer.stored.rows[side, row] = kept
+    trainer.stored.rows |= {(side, row): kept[side] for side in sides}
     trainer.store(sides, coming)
 
 

@@ -198,12 +198,11 @@ class ModuleTrainer:
     def store(self, sides: tuple[str, ...], rows: list[int]) -> None:
         """Compute and keep the reference's log-probs of some rows, with the policy as it is."""
         assert self.stored is not None
-        log, size = self.stream.log, min(self.piece, 2 * self.stream.size)
-        for side in sides:
-            self.stored.fill(
-                self.policy, side, rows, lambda index, s=side: self.stream.side(s, index), size,
-                lambda i: len(log.prompts[i]) + max(len(a[i]) for a in log.answers.values()),
-            )  # fmt: skip
+        log, size = self.stream.log, max(1, min(self.piece // len(sides), self.stream.size))
+        self.stored.fill(
+            self.policy, sides, rows, self.stream.side, size,
+            lambda i: len(log.prompts[i]) + max(len(a[i]) for a in log.answers.values()),
+        )  # fmt: skip
 
     def _prefer(self, form: Pairwise, batch: Any) -> dict[str, float]:
         pairs: Pairs = batch.pairs

@@ -19,7 +19,7 @@ from surpass.errors import InputError
 from surpass.forms import Copy, Ema, Given, Snapshot
 from surpass.parts import Schedule
 from surpass.policies.language import LanguagePolicy, attended
-from surpass.training.pieces import score_all
+from surpass.training.pieces import joined, score_all
 
 __all__ = ["Stored", "Twin", "twin"]
 
@@ -133,18 +133,21 @@ class Stored:
         self.rows: dict[tuple[str, int], Tensor] = {}
 
     def fill(
-        self, policy: LanguagePolicy, side: str, rows: list[int],
-        make: Callable[[list[int]], Sequences], size: int, length: Callable[[int], int],
+        self, policy: LanguagePolicy, sides: tuple[str, ...], rows: list[int],
+        make: Callable[[str, list[int]], Sequences], size: int, length: Callable[[int], int],
     ) -> None:  # fmt: skip
-        """Compute the rows that are missing, those of like length together."""
-        missing = sorted((i for i in set(rows) if (side, i) not in self.rows), key=length)
+        """Compute the rows that are missing, those of like length together, and both sides of a
+        pair together, since they share their prompt."""
+        missing = sorted((i for i in set(rows) if (sides[0], i) not in self.rows), key=length)
         for start in range(0, len(missing), size):
             these = missing[start : start + size]
-            seq = make(these)
-            logp = score_all(policy, seq, len(these)).logp
+            parts = [make(side, these) for side in sides]
+            seq = parts[0] if len(parts) == 1 else joined(*parts)
+            logp = score_all(policy, seq, len(seq)).logp.cpu()
             ends = attended(seq).sum(-1).tolist()
-            for i, row, end in zip(these, logp.cpu(), ends, strict=True):
-                self.rows[side, i] = row[:end].clone()
+            names = [(side, i) for side in sides for i in these]
+            for name, row, end in zip(names, logp, ends, strict=True):
+                self.rows[name] = row[:end].clone()
 
     def get(self, side: str, rows: list[int], width: int) -> Tensor:
         """Log-probs of some rows, [B, width]."""

@@ -7,17 +7,6 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-from language_cases import (  # noqa: E402
-    assert_same,
-    fresh_trainer,
-    gradient,
-    pair_trainer,
-    row_trainer,
-    rows,
-    scored_rows,
-    tiny,
-)
-
 from surpass.data.language import collate  # noqa: E402
 from surpass.forms import Adam, Pairwise, PolicyGradient, log  # noqa: E402
 from surpass.methods.preference.luffy import luffy, shaped  # noqa: E402
@@ -41,6 +30,16 @@ from surpass.objectives.trust import nll  # noqa: E402
 from surpass.objectives.views import Steps  # noqa: E402
 from surpass.parts import run  # noqa: E402
 from surpass.policies.language import LanguagePolicy  # noqa: E402
+from tests.methods.language_cases import (  # noqa: E402
+    assert_same,
+    fresh_trainer,
+    gradient,
+    pair_trainer,
+    row_trainer,
+    rows,
+    scored_rows,
+    tiny,
+)
 
 
 def logp_by_hand(model, prompt, answer):

@@ -7,8 +7,6 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-from language_cases import assert_same, fresh_trainer, gradient, tiny  # noqa: E402
-
 from surpass.forms import PolicyGradient, copy, rollouts  # noqa: E402
 from surpass.methods.rlvr.bapo import balanced_clip, bapo  # noqa: E402
 from surpass.methods.rlvr.policy_gradients import (  # noqa: E402
@@ -28,6 +26,7 @@ from surpass.objectives.trust import clip, gain, nll, ratio_loss  # noqa: E402
 from surpass.objectives.views import Steps  # noqa: E402
 from surpass.parts import run, stop  # noqa: E402
 from surpass.policies.language import LanguagePolicy  # noqa: E402
+from tests.methods.language_cases import assert_same, fresh_trainer, gradient, tiny  # noqa: E402
 
 SMALL = {"batch": 16, "horizon": 6}
 INF = 1e9

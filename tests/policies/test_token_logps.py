@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from surpass.objectives.divergence import collision, entropy, mean_logp, read_out
+from surpass.policies import token_logps as token_logps_module
+from surpass.policies.llama import shared
 from surpass.policies.token_logps import Head, Tokens, aligned, readout, token_logps
 
 transformers = pytest.importorskip("transformers")
@@ -58,6 +60,26 @@ def gradients(model, value):
     model.zero_grad()
     value.backward()
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_fused_trunk_is_the_model_s_own(monkeypatch, kind, fused):
+    model = tiny(kind=kind)
+    monkeypatch.setattr(token_logps_module, "trains_fused", lambda m: fused)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    batch, weights = padded_batch(), torch.randn(4, 11)
+    batch.ids[3, :5] = batch.ids[1, :5]  # rows that begin alike share what they begin with
+    batch.ids[0, 3:8] = batch.ids[1, :5]
+    batch.ids[2, 2:5] = batch.ids[1, :3]
+    want = plain(model, batch)[0]
+    got = token_logps(model, batch).logp
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    ours = gradients(model, (weights * got).sum())
+    for name, g in gradients(model, (weights * want).sum()).items():
+        torch.testing.assert_close(ours[name], g, rtol=1e-3, atol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -147,6 +169,15 @@ def test_padding_says_nothing():
     one = token_logps(model, batch).logp
     two = token_logps(model, Tokens(garbage, batch.attention, batch.scored)).logp
     torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_what_rows_begin_with_is_computed_once():
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 9, 9], [4, 6, 7, 8], [5, 6, 7, 0]])
+    real = torch.ones(4, 4, dtype=torch.bool)
+    real[3, 3] = False
+    index, place = shared(ids, real)
+    assert index.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 10, 11]
+    assert place.tolist() == [[0, 1, 2, 3], [0, 1, 4, 5], [6, 7, 8, 9], [0, 1, 2, 0]]
 
 
 def test_rows_move_to_the_left_and_remember_where_they_were():
