@@ -220,7 +220,7 @@ def show(key: Positional[str], /) -> None:
         _print_form(console, function())
     path = LEDGER / f"{entry.key}.json"
     if path.exists():
-        from surpass.evidence.ledger import describe_entry
+        from surpass.evidence.runs import describe_entry
 
         console.print(describe_entry(path), highlight=False)
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from surpass.errors import InputError
 from surpass.evidence.declaration import declared
-from surpass.evidence.ledger import read, run_one
+from surpass.evidence.runs import read, run_one
 from surpass.registry import systems
 
 __all__ = ["run"]

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from surpass.errors import InputError
-from surpass.evidence import declaration, ledger
+from surpass.evidence import declaration, runs
 from surpass.evidence.declaration import Result, at_least, at_most, evidence, judge, overall
 
 
@@ -63,16 +63,16 @@ def counted(tmp_path, monkeypatch):
         return Result(seed + 1.0, 0.0, {"cost": (1.0, 2.0, at_most(0.9, times=True))})
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(ledger, "LEDGER", tmp_path / "ledger")
+    monkeypatch.setattr(runs, "LEDGER", tmp_path / "ledger")
     yield calls, tmp_path / "ledger" / "bapo.json"
     declaration._EXPERIMENTS.pop("bapo")
 
 
 def test_a_run_resumes_with_the_seeds_it_has_and_writes_what_it_measured(counted):
     calls, path = counted
-    first = ledger.run_one("bapo", [0])
+    first = runs.run_one("bapo", [0])
     assert calls == [0] and first["verdict"] == "inconclusive"
-    entry = ledger.run_one("bapo")
+    entry = runs.run_one("bapo")
     assert calls == [0, 1, 2]
     stored = json.loads(path.read_text())
     assert stored["ours"] == [1.0, 2.0, 3.0] == entry["ours"]
