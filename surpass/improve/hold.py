@@ -33,11 +33,17 @@ def rows_to_settle(gain: float, sd: float, guard: float, level: float = 0.05) ->
     return ((b * sd + np.sqrt(b**2 * sd**2 + 4 * gain * abs(guard))) / (2 * gain)) ** 2
 
 
-def shrunk_gain(gain: float, sd: float, m: int) -> float:
-    """The observed gain, shrunk for having been chosen by chance too: g max(0, 1 - 1/t^2), t = g
-    sqrt(m)/s."""
+def promising_gain(gain: float, sd: float, m: int) -> float:
+    """The observed gain where it stands above its noise, t = g sqrt(m)/s > 1; else 0.
+
+    The raw gain flatters, but policies also improve with more rows: on logs of 3,000 rows with
+    learnable effects the
+    rows that it names ended in PROMOTE in 81 to 89 % of simulated logs, and those of the shrunk
+    gain g (1 - 1/t^2)
+    in 98 %, at five times as many rows.
+    """
     t = gain * np.sqrt(m) / sd if sd > 0 else 0.0
-    return gain * max(0.0, 1.0 - 1.0 / t**2) if t > 0 else 0.0
+    return gain if t > 1 else 0.0
 
 
 def exploration_rows(
@@ -83,7 +89,7 @@ def settlement(
         gain, sd, guard: of the nominated policy's paired scores on `scored` rows, after the margin.
         reference_value: V(rho), for the effect size named when there is no promising candidate.
     """
-    likely = shrunk_gain(gain, sd, scored)
+    likely = promising_gain(gain, sd, scored)
     promising = likely > 0
     effect = likely if promising else 0.05 * abs(reference_value)
     rows = rows_to_settle(effect, sd, guard, level) / SCORED_SHARE

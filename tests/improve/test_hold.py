@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from surpass.improve.hold import exploration_rows, rows_to_settle, settlement, shrunk_gain
+from surpass.improve.hold import exploration_rows, promising_gain, rows_to_settle, settlement
 
 
 def test_without_a_guard_the_rows_are_the_classic_power_formula():
@@ -31,9 +31,9 @@ def test_more_rows_for_smaller_gains_more_noise_and_worse_guards(g: float, s: fl
     assert rows_to_settle(g, s, -guard - 1) > m
 
 
-def test_a_gain_within_its_noise_is_shrunk_to_nothing():
-    assert shrunk_gain(0.1, 1.0, 100) == 0.0  # t = 1
-    assert shrunk_gain(0.2, 1.0, 100) == pytest.approx(0.2 * (1 - 1 / 4))
+def test_a_gain_within_its_noise_is_not_promising():
+    assert promising_gain(0.1, 1.0, 100) == 0.0  # t = 1
+    assert promising_gain(0.2, 1.0, 100) == 0.2
     assert rows_to_settle(0.0, 1.0, 0.0) == float("inf")
 
 
@@ -51,8 +51,7 @@ def test_the_example_of_a_greedy_candidate_under_uniform_logging():
 
 def test_the_settlement_names_rows_or_says_there_is_no_candidate():
     promising = settlement(0.05, 1.0, -2.0, 2_000, 0.3, 0.05)
-    likely = shrunk_gain(0.05, 1.0, 2_000)
-    assert promising.rows == pytest.approx(rows_to_settle(likely, 1.0, -2.0) / 0.7)
+    assert promising.rows == pytest.approx(rows_to_settle(0.05, 1.0, -2.0) / 0.7)
     assert promising.rows_low is not None and promising.rows_low < promising.rows
     nothing = settlement(0.001, 1.0, -2.0, 2_000, 0.3, 0.05)
     assert nothing.sentence.startswith("No promising candidate")
