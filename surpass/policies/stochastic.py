@@ -109,7 +109,7 @@ def score(
     flat, chosen = obs.flatten(0, 1), action.flatten(0, 1)
     wanted = [need for need in needs if callable(need)]
     if hasattr(policy, "logits"):
-        readout = read_out(policy.logits(flat), chosen.long(), moments_of(tuple(wanted)))
+        readout: Any = read_out(policy.logits(flat), chosen.long(), moments_of(tuple(wanted)))
         found = {n.__name__: n(readout).reshape(shape) for n in wanted}
         return readout.logp.reshape(shape), found
     found = {}

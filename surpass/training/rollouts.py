@@ -196,7 +196,7 @@ class RolloutStream:
             columns = {k: _padded(v, pad) for k, v in columns.items()}
         columns["reward"] = columns["reward"] * columns["mask"]
         group = torch.arange(self.size, device=self.device) // self.group
-        return Sequences(**columns, group=group, batch_size=[self.size])
+        return Sequences(**columns, group=group, batch_size=[self.size])  # type: ignore[call-arg]
 
     def _fill(self, seq: Sequences) -> None:
         """The batch, in tables of fixed place."""
