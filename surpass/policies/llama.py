@@ -152,7 +152,7 @@ def packed_states(model: nn.Module, ids: Tensor, real: Tensor) -> tuple[Tensor, 
     angle = (index % length)[:, None] * rotary.inv_freq.float()
     cos = (angle.cos() * rotary.attention_scaling)[:, None]
     sin = (angle.sin() * rotary.attention_scaling)[:, None]
-    x = F.embedding(ids.flatten()[index], base.model.embed_tokens.weight)
+    x = base.model.embed_tokens(ids.flatten()[index])
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     eps = config.rms_norm_eps
     for layer in base.model.layers:
