@@ -76,7 +76,7 @@ def outcome(scores, **more):
     return seq
 
 
-def same(got, want, **tolerance):
+def assert_same(got, want, **tolerance):
     want = torch.as_tensor(want, dtype=torch.float32)
     torch.testing.assert_close(got, want, **(tolerance or {"rtol": 1e-5, "atol": 1e-6}))
 
@@ -85,25 +85,27 @@ def same(got, want, **tolerance):
 
 
 def test_an_outcome_is_paid_at_the_last_decision():
-    same(outcome([1.0, 2.0, 3.0, 4.0]).reward, [[0, 0, 1], [0, 2, 0], [0, 0, 3], [0, 0, 4]])
+    assert_same(outcome([1.0, 2.0, 3.0, 4.0]).reward, [[0, 0, 1], [0, 2, 0], [0, 0, 3], [0, 0, 4]])
 
 
 def test_advantages_of_groups_by_hand():
     seq = outcome([1.0, 0.0, 3.0, 2.0])
     half = torch.tensor([0.5, -0.5, 0.5, -0.5])[:, None] * MASK
-    same(group_centered()(seq), half)
-    same(leave_one_out()(seq), 2 * half)
-    same(group_standardized(eps=0.0)(seq), math.sqrt(2) * half)  # std of {0, 1} is 1 / sqrt 2
-    same(group_standardized(eps=0.0, unbiased=False)(seq), 2 * half)
-    same(ones()(seq), MASK)
-    same(batch_centered()(seq), torch.tensor([-0.5, -1.5, 1.5, 0.5])[:, None] * MASK)
+    assert_same(group_centered()(seq), half)
+    assert_same(leave_one_out()(seq), 2 * half)
+    assert_same(
+        group_standardized(eps=0.0)(seq), math.sqrt(2) * half
+    )  # std of {0, 1} is 1 / sqrt 2
+    assert_same(group_standardized(eps=0.0, unbiased=False)(seq), 2 * half)
+    assert_same(ones()(seq), MASK)
+    assert_same(batch_centered()(seq), torch.tensor([-0.5, -1.5, 1.5, 0.5])[:, None] * MASK)
 
 
 def test_a_group_of_equal_rewards_has_no_signal():
     seq = outcome([0.7, 0.7, 1.0, 0.0])
-    same(group_standardized()(seq)[:2], torch.zeros(2, 3))
-    same(with_signal()(seq), [0, 0, 1, 1])
-    same(best_of_group()(seq), [1, 0, 1, 0])
+    assert_same(group_standardized()(seq)[:2], torch.zeros(2, 3))
+    assert_same(with_signal()(seq), [0, 0, 1, 1])
+    assert_same(best_of_group()(seq), [1, 0, 1, 0])
 
 
 @given(st.lists(st.floats(-5, 5, width=32), min_size=6, max_size=6))
@@ -112,17 +114,17 @@ def test_group_advantages_sum_to_zero(scores):
     seq = sequences(torch.tensor(scores)[:, None], group=(4, 4, 4, 9, 9, 9), mask=mask)
     for part in (group_centered(), group_standardized(), leave_one_out()):
         sums = part(seq).view(2, 3).sum(-1)
-        same(sums, [0.0, 0.0], rtol=0, atol=2e-4)
+        assert_same(sums, [0.0, 0.0], rtol=0, atol=2e-4)
     # leave-one-out: brute force
     r = torch.tensor(scores)
     want = [r[i] - (r[:3].sum() - r[i]) / 2 for i in range(3)]
-    same(leave_one_out()(seq)[:3, 0], torch.stack(want), rtol=1e-4, atol=1e-4)
+    assert_same(leave_one_out()(seq)[:3, 0], torch.stack(want), rtol=1e-4, atol=1e-4)
 
 
 def test_rewards_to_go_discount_at_decisions_only():
     seq = sequences([[1.0, 2, 4], [0, 0, 0], [0, 1, 2], [0, 0, 1]])
-    same(returns(0.5)(seq)[0], [1 + 0.5 * (2 + 0.5 * 4), 4.0, 4.0])
-    same(returns(0.5)(seq)[2], [0.5 * 3.0, 0, 2.0])  # a tool's turn takes no time
+    assert_same(returns(0.5)(seq)[0], [1 + 0.5 * (2 + 0.5 * 4), 4.0, 4.0])
+    assert_same(returns(0.5)(seq)[2], [0.5 * 3.0, 0, 2.0])  # a tool's turn takes no time
 
 
 def test_gae_by_hand_and_its_two_ends():
@@ -136,10 +138,10 @@ def test_gae_by_hand_and_its_two_ends():
     a1 = d[1] + g * lam * a2
     a0 = d[0] + g * lam * a1
     out = gae(g, lam)(seen)
-    same(out["advantage"], [[a0, a1, a2]])
-    same(out["value_target"], [[a0 + 0.5, a1 - 1, a2 + 1.5]])
-    same(gae(g, 1.0)(seen)["advantage"], returns(g)(seq) - value)  # lam = 1: Monte Carlo
-    same(gae(g, 0.0)(seen)["advantage"], [d])  # lam = 0: one step
+    assert_same(out["advantage"], [[a0, a1, a2]])
+    assert_same(out["value_target"], [[a0 + 0.5, a1 - 1, a2 + 1.5]])
+    assert_same(gae(g, 1.0)(seen)["advantage"], returns(g)(seq) - value)  # lam = 1: Monte Carlo
+    assert_same(gae(g, 0.0)(seen)["advantage"], [d])  # lam = 0: one step
 
 
 def test_gae_stops_at_ends_and_bootstraps_at_truncation():
@@ -153,7 +155,7 @@ def test_gae_stops_at_ends_and_bootstraps_at_truncation():
     after = torch.tensor([[2.0, 9, 4, 7]])
     out = gae(0.5, 0.5)(with_columns(seq, value=value, next_value=after))["advantage"]
     d = [1 + 1 - 1, 1 - 2.0, 1 + 2 - 3, 1 + 3.5 - 4]
-    same(out, [[d[0] + 0.25 * d[1], d[1], d[2] + 0.25 * d[3], d[3]]])
+    assert_same(out, [[d[0] + 0.25 * d[1], d[1], d[2] + 0.25 * d[3], d[3]]])
 
 
 def test_gae_passes_over_what_the_policy_did_not_decide():
@@ -164,14 +166,14 @@ def test_gae_passes_over_what_the_policy_did_not_decide():
         sequences([[3.0, 1]], group=(0,), mask=torch.ones(1, 2)), value=value[:, [0, 3]]
     )
     for lam in (0.0, 0.7):
-        same(gae(0.9, lam)(seq)["advantage"][:, [0, 3]], gae(0.9, lam)(short)["advantage"])
+        assert_same(gae(0.9, lam)(seq)["advantage"][:, [0, 3]], gae(0.9, lam)(short)["advantage"])
 
 
 def test_whitening_has_mean_zero_and_deviation_one_over_decisions():
     seq = with_columns(outcome([1.0, 5, 3, 2]), value=torch.randn(4, 3))
     a = whitened(gae(1.0, 0.9))(seq)["advantage"][MASK > 0]
-    same(a.mean(), 0.0, rtol=0, atol=1e-6)
-    same(a.std(), 1.0)
+    assert_same(a.mean(), 0.0, rtol=0, atol=1e-6)
+    assert_same(a.std(), 1.0)
 
 
 def test_value_loss_clips_around_the_old_value():
@@ -180,21 +182,21 @@ def test_value_loss_clips_around_the_old_value():
         value_target=torch.ones(1, 1),
     )  # fmt: skip
     nets = {"value": lambda s: torch.full((1, 1), 0.5)}
-    same(run(value_loss(), (nets, seq))[0], 0.5 * 0.25)
-    same(run(value_loss(0.2), (nets, seq))[0], 0.5 * 0.64)  # (0.2 - 1)^2 is the larger
+    assert_same(run(value_loss(), (nets, seq))[0], 0.5 * 0.25)
+    assert_same(run(value_loss(0.2), (nets, seq))[0], 0.5 * 0.64)  # (0.2 - 1)^2 is the larger
 
 
 def test_soft_punishment_of_length():
     seq = outcome([1.0, 1, 1, 1])
     shaped = run(overlong(longest=3, cache=2), (None, seq))[0]
-    same(shaped.total, [0.0, 0.5, 0.5, 0.5])  # lengths 3, 2, 2, 2
+    assert_same(shaped.total, [0.0, 0.5, 0.5, 0.5])  # lengths 3, 2, 2, 2
 
 
 def test_divergence_in_the_reward():
     seq = with_columns(outcome([1.0, 0, 0, 0]), ref_logp=torch.full((4, 3), -2.0))
     seq.behavior_logp = torch.full((4, 3), -1.0)
     shaped = run(kl_in_reward(0.1), (None, seq))[0]
-    same(shaped.total, [1 - 0.3, -0.2, -0.2, -0.2])
+    assert_same(shaped.total, [1 - 0.3, -0.2, -0.2, -0.2])
 
 
 # ------------------------------------------------------------------------------- trust, reduce
@@ -211,18 +213,18 @@ def steps(log_ratio, advantage, mask=None, **more):
 def test_clipped_surrogates_by_hand():
     ratio = torch.tensor([[1.5, 0.5, 1.5, 0.5, 5.0]])
     s = steps(ratio.log(), [[1.0, 1.0, -1.0, -1.0, -1.0]])
-    same(clip()(s), [[-1.2, -0.5, 1.5, 0.8, 5.0]])
-    same(clip(0.4, 0.6)(s), [[-1.5, -0.5, 1.5, 0.6, 5.0]])
-    same(dual_clip(cap=3.0)(s), [[-1.2, -0.5, 1.5, 0.8, 3.0]])
-    same(ratio_loss()(s), [[-1.5, -0.5, 1.5, 0.5, 5.0]])
+    assert_same(clip()(s), [[-1.2, -0.5, 1.5, 0.8, 5.0]])
+    assert_same(clip(0.4, 0.6)(s), [[-1.5, -0.5, 1.5, 0.6, 5.0]])
+    assert_same(dual_clip(cap=3.0)(s), [[-1.2, -0.5, 1.5, 0.8, 3.0]])
+    assert_same(ratio_loss()(s), [[-1.5, -0.5, 1.5, 0.5, 5.0]])
 
 
 def test_decoupled_clip_corrects_for_the_collector():
     s = steps([[0.5, -0.1]], [[1.0, 2.0]]).filled(behavior_logp=torch.tensor([[-1.0, 0.5]]))
-    same(decoupled_clip(0.2)(s), [[-math.e * 1.2, -math.exp(-0.5) * 2 * math.exp(-0.1)]])
-    same(off_policy(2.0)(s), [[2.0, math.exp(-0.5)]])
+    assert_same(decoupled_clip(0.2)(s), [[-math.e * 1.2, -math.exp(-0.5) * 2 * math.exp(-0.1)]])
+    assert_same(off_policy(2.0)(s), [[2.0, math.exp(-0.5)]])
     centered = s.filled(behavior_logp=torch.zeros(1, 2))
-    same(decoupled_clip(0.2)(centered), clip()(centered).detach())
+    assert_same(decoupled_clip(0.2)(centered), clip()(centered).detach())
 
 
 @given(st.integers(0, 10_000))
@@ -240,27 +242,27 @@ def test_the_gradient_is_mask_times_ratio_times_advantage_times_score(seed):
 def test_ratios_of_sequences_and_turns():
     s = Steps(logp=torch.tensor([[0.2, 0.4, 9.0, 0.9]]), mask=torch.tensor([[1.0, 1, 0, 1]]),
               anchor_logp=torch.zeros(1, 4), turn=torch.tensor([[0, 0, -1, 1]]))  # fmt: skip
-    same(per_decision()(s), [[0.2, 0.4, 0, 0.9]])
-    same(per_sequence()(s), [[0.5, 0.5, 0, 0.5]])
-    same(per_turn()(s), [[0.3, 0.3, 0, 0.9]])
-    same(clamped(-0.3, 0.3)(s), [[0.2, 0.3, 0, 0.3]])
-    same(summed()(s), [1.5])
-    same(averaged()(s), [0.5])
-    same(summed()(s.filled(ref_logp=torch.full((1, 4), 0.1))), [1.2])
+    assert_same(per_decision()(s), [[0.2, 0.4, 0, 0.9]])
+    assert_same(per_sequence()(s), [[0.5, 0.5, 0, 0.5]])
+    assert_same(per_turn()(s), [[0.3, 0.3, 0, 0.9]])
+    assert_same(clamped(-0.3, 0.3)(s), [[0.2, 0.3, 0, 0.3]])
+    assert_same(summed()(s), [1.5])
+    assert_same(averaged()(s), [0.5])
+    assert_same(summed()(s.filled(ref_logp=torch.full((1, 4), 0.1))), [1.2])
 
 
 def test_reductions_by_hand():
     s = Steps(logp=MASK, mask=MASK, loss=torch.tensor(
         [[1.0, 2, 3], [4, 5, 99], [6, 99, 7], [99, 8, 9]]))  # fmt: skip
-    same(token_mean()(s), 45 / 9)
-    same(sequence_mean()(s), (2 + 4.5 + 6.5 + 8.5) / 4)
-    same(sum_over(10.0)(s), 45 / 40)
-    same(sum_over()(s), 45 / 12)
+    assert_same(token_mean()(s), 45 / 9)
+    assert_same(sequence_mean()(s), (2 + 4.5 + 6.5 + 8.5) / 4)
+    assert_same(sum_over(10.0)(s), 45 / 40)
+    assert_same(sum_over()(s), 45 / 12)
     doubled = s.filled(mask=MASK * torch.tensor([2.0, 1, 1, 1])[:, None])
     twice = Steps(logp=MASK[[0, 0, 1, 2, 3]], mask=MASK[[0, 0, 1, 2, 3]],
                   loss=s.loss[[0, 0, 1, 2, 3]])  # fmt: skip
     for part in (token_mean(), sequence_mean(), sum_over(10.0)):
-        same(part(doubled), part(twice))  # a weight of two is the row twice
+        assert_same(part(doubled), part(twice))  # a weight of two is the row twice
 
 
 def test_masked_entries_change_nothing():
@@ -281,8 +283,8 @@ def test_penalties_estimate_the_divergence():
     p, q = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 0.25, 0.25])
     kl = (p * (p / q).log()).sum()
     s = Steps(logp=p.log()[None], mask=torch.ones(1, 3), ref_logp=q.log()[None])
-    same((p * k1()(s)[0]).sum(), kl)
-    same((p * k3()(s)[0]).sum(), kl)
+    assert_same((p * k1()(s)[0]).sum(), kl)
+    assert_same((p * k3()(s)[0]).sum(), kl)
     assert (k3()(s) >= 0).all()
     # The gradient of k2 on samples of pi is that of KL(pi || ref): compare on logits.
     z = p.log().clone().requires_grad_()
@@ -313,30 +315,30 @@ def softplus(x):
 
 def test_pair_losses_by_hand():
     s = sides([1.0, -2.0], [-1.0, 1.0])  # margins 2 and -3
-    same(logistic(0.5)(s), [softplus(-1), softplus(1.5)])
-    same(logistic(0.5, margin=0.25)(s), [softplus(-0.75), softplus(1.75)])
-    same(logistic(0.5, smoothing=0.1)(s)[0], 0.9 * softplus(-1) + 0.1 * softplus(1))
-    same(robust(0.5, rate=0.2)(s)[0], (0.8 * softplus(-1) - 0.2 * softplus(1)) / 0.6)
-    same(hinge(0.25)(s), [0.5, 1.75])
-    same(squared(0.5)(s), [1.0, 16.0])
+    assert_same(logistic(0.5)(s), [softplus(-1), softplus(1.5)])
+    assert_same(logistic(0.5, margin=0.25)(s), [softplus(-0.75), softplus(1.75)])
+    assert_same(logistic(0.5, smoothing=0.1)(s)[0], 0.9 * softplus(-1) + 0.1 * softplus(1))
+    assert_same(robust(0.5, rate=0.2)(s)[0], (0.8 * softplus(-1) - 0.2 * softplus(1)) / 0.6)
+    assert_same(hinge(0.25)(s), [0.5, 1.75])
+    assert_same(squared(0.5)(s), [1.0, 16.0])
 
 
 def test_losses_that_coincide():
     s = sides([0.3, -0.2], [0.1, 0.4])
-    same(logistic(0.1, smoothing=0.0)(s), logistic(0.1)(s))
-    same(robust(0.1, rate=0.0)(s), logistic(0.1)(s))
+    assert_same(logistic(0.1, smoothing=0.0)(s), logistic(0.1)(s))
+    assert_same(robust(0.1, rate=0.0)(s), logistic(0.1)(s))
     flips = 0.3  # the average over flips is the clean loss
     mixed = (1 - flips) * robust(0.1, flips)(s) + flips * robust(0.1, flips)(s.swapped)
-    same(mixed, logistic(0.1)(s))
+    assert_same(mixed, logistic(0.1)(s))
 
 
 def test_odds_ratio_by_hand():
     p, q = 0.6, 0.3
     s = sides([math.log(p)], [math.log(q)])
     odds = (p / (1 - p)) / (q / (1 - q))
-    same(odds_ratio()(s), [-math.log(odds / (1 + odds))])
-    same(chosen_nll()(s), [-math.log(p) / 2])
-    same(chosen_nll(mean=False)(s), [-math.log(p)])
+    assert_same(odds_ratio()(s), [-math.log(odds / (1 + odds))])
+    assert_same(chosen_nll()(s), [-math.log(p) / 2])
+    assert_same(chosen_nll(mean=False)(s), [-math.log(p)])
 
 
 def test_kto_by_hand():
@@ -345,19 +347,21 @@ def test_kto_by_hand():
     s = Side(torch.tensor([1.0, 2.0]), torch.ones(2), steps_, reward=torch.tensor([1.0, -1.0]))
     z0 = 0.5 * 0.3
     good, bad = 1 / (1 + math.exp(-(0.5 - z0))), 1 / (1 + math.exp(-(z0 - 1.0)))
-    same(kto(0.5, 2.0, 3.0)(s), [2 * (1 - good), 3 * (1 - bad)])
+    assert_same(kto(0.5, 2.0, 3.0)(s), [2 * (1 - good), 3 * (1 - bad)])
     low = steps_.filled(extras={"mismatched": torch.tensor([-4.0, 0.2])})
     s = Side(s.delta, s.length, low, s.reward)
-    same(kto(0.5)(s)[0], 1 - 1 / (1 + math.exp(-0.5)))  # the reference point is never negative
+    assert_same(
+        kto(0.5)(s)[0], 1 - 1 / (1 + math.exp(-0.5))
+    )  # the reference point is never negative
 
 
 def test_regression_on_rewards_is_zero_where_implicit_rewards_fit():
     reward, group = torch.tensor([1.0, 0.0, 3.0]), torch.tensor([0, 0, 0])
     steps_ = Steps(torch.zeros(3, 1), torch.ones(3, 1))
     fits = Side(reward / 0.1 + 7, torch.ones(3), steps_, reward, group)
-    same(regression(0.1)(fits), [0.0, 0, 0], rtol=0, atol=1e-10)
+    assert_same(regression(0.1)(fits), [0.0, 0, 0], rtol=0, atol=1e-10)
     flat = Side(torch.zeros(3), torch.ones(3), steps_, reward, group)
-    same(regression(0.1)(flat), (reward - 4 / 3).square())
+    assert_same(regression(0.1)(flat), (reward - 4 / 3).square())
 
 
 @pytest.mark.parametrize("part", [logistic(0.1), hinge(0.1), squared(0.1), robust(0.1, 0.2)])

@@ -70,7 +70,7 @@ def weights(policy):
     return {n: p.detach().clone() for n, p in policy.model.named_parameters()}
 
 
-def same(a, b, **tolerance):
+def assert_same(a, b, **tolerance):
     for name, value in a.items():
         torch.testing.assert_close(b[name], value, msg=name, **tolerance)
 
@@ -99,7 +99,7 @@ def first_gradient(trainer):
 def test_a_batch_of_pairs_in_pieces_gives_the_same_gradient(form):
     whole = first_gradient(pair_trainer(form))
     assert max(g.abs().max() for g in whole.values()) > 1e-4
-    same(whole, first_gradient(pair_trainer(form, piece=5)), rtol=1e-4, atol=1e-6)
+    assert_same(whole, first_gradient(pair_trainer(form, piece=5)), rtol=1e-4, atol=1e-6)
 
 
 def rollout_trainer(form, piece=None, seed=3, model=None):
@@ -123,7 +123,7 @@ def test_policy_gradients_in_pieces_give_the_same_gradient(epochs):
     )  # fmt: skip
     whole = first_gradient(lucky(rollout_trainer(form)))
     assert max(g.abs().max() for g in whole.values()) > 1e-4
-    same(whole, first_gradient(lucky(rollout_trainer(form, piece=3))), rtol=1e-4, atol=1e-6)
+    assert_same(whole, first_gradient(lucky(rollout_trainer(form, piece=3))), rtol=1e-4, atol=1e-6)
 
 
 def test_a_stored_reference_and_a_second_model_give_the_same_updates():
@@ -136,7 +136,7 @@ def test_a_stored_reference_and_a_second_model_give_the_same_updates():
     assert second.stored is None and second.twins
     for _ in range(4):
         assert stored.update()["loss"] == pytest.approx(second.update()["loss"], rel=1e-5)
-    same(weights(stored.policy), weights(second.policy), rtol=1e-5, atol=1e-6)
+    assert_same(weights(stored.policy), weights(second.policy), rtol=1e-5, atol=1e-6)
 
 
 def test_adapters_off_is_the_reference():
@@ -150,7 +150,7 @@ def test_adapters_off_is_the_reference():
     losses = [trainer.update()["loss"] for _ in range(4)]
     assert losses[0] == pytest.approx(0.6931472, abs=1e-6)  # at the start policy is reference
     assert losses[-1] < losses[0]
-    same(frozen, dict(model.named_parameters()), rtol=0, atol=0)
+    assert_same(frozen, dict(model.named_parameters()), rtol=0, atol=0)
 
 
 def test_reference_rules_follow_as_they_say():
@@ -160,9 +160,9 @@ def test_reference_rules_follow_as_they_say():
     shown = trainer.twins["reference"].shown.model
     start = weights(trainer.policy)
     trainer.update()
-    same(start, dict(shown.named_parameters()), rtol=0, atol=0)
+    assert_same(start, dict(shown.named_parameters()), rtol=0, atol=0)
     trainer.update()
-    same(weights(trainer.policy), dict(shown.named_parameters()), rtol=0, atol=0)
+    assert_same(weights(trainer.policy), dict(shown.named_parameters()), rtol=0, atol=0)
 
     form = Pairwise(logistic(0.1), nets={"reference": ema("policy", 0.25)},
                     source=dpo(batch=6).source, optimizer=dpo(lr=1e-2).optimizer)  # fmt: skip
@@ -171,7 +171,7 @@ def test_reference_rules_follow_as_they_say():
     trainer.update()
     middle = {n: 0.75 * start[n] + 0.25 * p for n, p in weights(trainer.policy).items()}
     shown = dict(trainer.twins["reference"].shown.model.named_parameters())
-    same(middle, shown, rtol=1e-5, atol=1e-7)
+    assert_same(middle, shown, rtol=1e-5, atol=1e-7)
 
 
 def test_an_ema_corrected_for_its_start_is_a_weighted_mean():
@@ -183,7 +183,9 @@ def test_an_ema_corrected_for_its_start_is_a_weighted_mean():
         trainer.update()
         states.append(weights(trainer.policy))
     mix = {n: (0.25 * states[0][n] + 0.5 * states[1][n] + states[2][n]) / 1.75 for n in states[0]}
-    same(mix, dict(trainer.twins["reference"].shown.model.named_parameters()), rtol=1e-5, atol=1e-6)
+    assert_same(
+        mix, dict(trainer.twins["reference"].shown.model.named_parameters()), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("key", ["pairs", "scored", "demonstrations", "rollouts", "values"])
@@ -205,14 +207,14 @@ def test_training_resumes_exactly(tmp_path, key):
     run(3, tmp_path / "parts")
     torch.manual_seed(99)
     parts = run(5, tmp_path / "parts", resume=True)
-    same(weights(whole), weights(parts), rtol=0, atol=0)
+    assert_same(weights(whole), weights(parts), rtol=0, atol=0)
     lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
     if key == "rollouts":
         assert set(json.loads(lines[-1])["samples"][0]) == {"prompt", "completion", "reward"}
         assert {"reward", "kl", "with_signal", "sampled_entropy"} <= set(json.loads(lines[-1]))
     loaded = LanguagePolicy.load(tmp_path / "whole" / "policy")
-    same(weights(whole), weights(loaded), rtol=0, atol=0)
+    assert_same(weights(whole), weights(loaded), rtol=0, atol=0)
 
 
 def test_a_checkpoint_of_another_model_or_recipe_is_refused(tmp_path):
@@ -228,7 +230,7 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_batch():
     before = weights(trainer.policy)
     with pytest.raises(InputError, match=r"the loss is nan in update 1, batch rows \d+"):
         trainer.update()
-    same(before, weights(trainer.policy), rtol=0, atol=0)
+    assert_same(before, weights(trainer.policy), rtol=0, atol=0)
 
 
 def test_a_group_of_one_is_refused():
