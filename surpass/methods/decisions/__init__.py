@@ -41,9 +41,12 @@ def logistic(intercept: float = 3.0, slopes: float = 30.0) -> Learner:
     return RewardSeeking("logistic", LogisticRewards(intercept, slopes))
 
 
-def boosting() -> Learner:
-    """Follow gradient-boosted trees."""
-    return RewardSeeking("boosting", BoostedTrees())
+def boosting(
+    trees: int = 40, leaves: int = 8, strengths: tuple[float, ...] = (1.0, 4.0)
+) -> Learner:
+    """Follow gradient-boosted trees, not to the point of greed unless `strengths` has 1000: the
+    sharpest tilts of a flexible model look better on the learning rows than they are."""
+    return RewardSeeking("boosting", BoostedTrees(trees, leaves), strengths)
 
 
 def ips(decay: float = 1e-4) -> Learner:
@@ -108,8 +111,9 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
 }  # fmt: skip
 """Every learner's recipe, by name."""
 
-AUTO = ("logistic", "boosting", "dr", "provable", "provable-mlp")
-"""What `methods="auto"` adds to the closed-form tilts: one of each kind."""
+AUTO = ("logistic", "boosting", "provable", "provable-mlp")
+"""What `methods="auto"` adds to the closed-form tilts: one of each kind, and no more, since every
+further candidate makes the choice among them noisier."""
 
 
 def learners(names: str | Iterable[str] = "auto") -> tuple[Learner, ...]:

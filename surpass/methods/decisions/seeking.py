@@ -7,7 +7,7 @@ reference, so that c means the same for every model and reward.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -104,18 +104,23 @@ class LogisticRewards:
 
 @dataclass(frozen=True)
 class BoostedTrees:
-    """Gradient-boosted trees on [x, action] (`surpass.critics.rewards.Boosting`), held as
-    tensors."""
+    """Gradient-boosted trees on [x, action] (`surpass.critics.rewards.Boosting`), held as tensors.
 
-    model: Boosting = field(
-        default_factory=lambda: Boosting(trees=60, leaves=12, rate=0.1, smallest_leaf=40)
-    )
+    Few, small trees with large leaves: differences between actions are small beside the noise of a
+    reward. A leaf holds at least a sixtieth of the rows (between 20 and 150), unless
+    `smallest_leaf` says otherwise.
+    """
+
+    trees: int = 40
+    leaves: int = 8
+    rate: float = 0.1
+    smallest_leaf: int | None = None
 
     def fit(self, rows: LearningRows) -> ActionValues:
         """By scikit-learn; the result equals its predictions."""
-        fitted: Any = self.model.fit(
-            rows.context, rows.action, rows.reward, n_actions=rows.n_actions
-        )
+        least = self.smallest_leaf or min(max(len(rows.action) // 60, 20), 150)
+        model = Boosting(self.trees, self.leaves, self.rate, least)
+        fitted: Any = model.fit(rows.context, rows.action, rows.reward, n_actions=rows.n_actions)
         n_inputs = rows.context.shape[1]
         if hasattr(fitted, "value"):  # every reward is the same
             bias = torch.full((rows.n_actions,), float(fitted.value), dtype=torch.float64)
