@@ -94,7 +94,10 @@ def warm(
     return {"steps": step, "accuracy": reached}
 
 
-TASKS: dict[str, LanguageTask] = {"modsum-lm": ModSum(), "digit-strings": DigitStrings()}
+TASKS: dict[str, LanguageTask] = {
+    "modsum-lm": ModSum(),
+    "digit-strings": DigitStrings("CR", (3, 5)),
+}
 
 
 def _load(folder: Path) -> Testbed:
@@ -140,15 +143,15 @@ def modsum_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
     return _sloppy(folder, zoo("modsum-clean"), "modsum-lm", 0.3, 0.3)
 
 
-@item("strings-clean", line="digit strings, a Llama of 0.1 M weights that can do them", load=_load,
-      minutes=2.0)  # fmt: skip
+@item("strings-clean", line="copy and reverse digits, a Llama of 0.1 M weights that can do it",
+      load=_load, minutes=2.0)  # fmt: skip
 def strings_clean(folder: Path, zoo: Zoo) -> dict[str, Any]:
     """Trained on right traces until it is right at 9 of 10 prompts."""
     return _clean(folder, "digit-strings", 0.9, 6000)
 
 
-@item("strings-reference", line="digit strings, the same model made sloppy: right at about 0.3",
+@item("strings-reference", line="copy and reverse digits, the same model made sloppy",
       load=_load, minutes=0.2)  # fmt: skip
 def strings_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
-    """Trained on, with one digit in four replaced by a random one, down to 0.4 or less."""
+    """Trained on, with three digits in ten replaced by random ones, down to 0.4 or less."""
     return _sloppy(folder, zoo("strings-clean"), "digit-strings", 0.3, 0.4)
