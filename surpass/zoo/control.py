@@ -1,0 +1,245 @@
+"""Logs of control, made by our own policies with exact propensities, and what made them.
+
+    Zoo()("pendulum-medium")                 # Transitions
+    Zoo()("pendulum-policies")["expert"]     # a trained policy
+
+The policies of a task are snapshots of one training run: `medium` the first whose return lies a
+third of the way from random to the best, `expert` the best, and those before `medium` make the
+medium-replay log. Policies act as they explored, so that every action has a propensity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surpass.data.records import Transitions
+from surpass.data.trajectories import open_trajectories, write_trajectories
+from surpass.errors import InputError
+from surpass.evaluation.rollouts import roll_out
+from surpass.methods.online.actor_critic import sac
+from surpass.methods.online.policy_gradients import ppo
+from surpass.policies.acting import InEnvironment
+from surpass.tasks.catalog import task as open_task
+from surpass.tasks.point import point_log
+from surpass.tasks.recording import joined, record
+from surpass.training.on_policy import lowered
+from surpass.training.run import Trained, load_trained, train
+from surpass.zoo.shelf import Zoo, item
+
+__all__ = ["SCHOOLS", "School", "behavior", "references"]
+
+LOG, NOTE = "log.parquet", "policies.json"
+
+
+@dataclass(frozen=True)
+class School:
+    """How the policies of a task are made.
+
+    Attributes:
+        task: its name. recipe: what trains. steps: environment steps. every: updates between
+            snapshots. rows: of each log. minutes: about how long training takes.
+    """
+
+    task: str
+    recipe: Callable[[], Any]
+    steps: int
+    every: int
+    rows: int
+    minutes: float
+
+
+SCHOOLS: dict[str, School] = {
+    "pendulum": School(
+        "pendulum", lambda: sac(lr=1e-3, hidden=(64, 64), warm=500), 6_000, 500, 20_000, 1.0
+    ),
+    "cart-pole": School(
+        "cart-pole", lambda: ppo(envs=16, horizon=64, epochs=4, minibatches=4, lr=2e-3),
+        40_000, 64, 20_000, 0.5,
+    ),
+    "hopper": School("Hopper-v5", sac, 70_000, 5_000, 100_000, 14.0),
+    "half-cheetah": School("HalfCheetah-v5", sac, 60_000, 5_000, 100_000, 12.0),
+}  # fmt: skip
+
+
+def behavior(trained: Trained) -> InEnvironment:
+    """The policy as it explored: stochastic, with log-probabilities."""
+    learner = lowered(trained.form)
+    explore = learner.explore or learner.act
+    return InEnvironment(
+        explore(trained.nets, {}), trained.spaces, trained.policy.mean, trained.policy.std
+    )
+
+
+# ----------------------------------------------------------------------------------------------
+# policies
+
+
+def _school(name: str, folder: Path) -> dict[str, Any]:
+    """Train, keep snapshots, and name the medium one and the expert."""
+    school = SCHOOLS[name]
+    task = open_task(school.task)
+    found: list[dict[str, Any]] = []
+
+    def keep(step: int, metrics: dict[str, float], trained: Trained) -> None:
+        place = folder / f"step{step}"
+        trained.save(place)
+        worth = roll_out(trained.policy, task, 32).mean
+        found.append({"folder": place.name, "step": step, "return": worth})
+
+    trained = train(
+        school.recipe(), task=task, steps=school.steps, callback=keep, log_every=school.every
+    )
+    random = roll_out(_uniform(trained.spaces), task, 512).mean
+    best = max(found, key=lambda f: f["return"])
+    if best["return"] <= random:
+        raise InputError(f"{name}: training did not get beyond random ({random:.4g})")
+    third = random + (best["return"] - random) / 3.0
+    first = next(i for i, f in enumerate(found) if f["return"] >= third)
+    expert = load_trained(folder / best["folder"])
+    note = {
+        "task": school.task, "snapshots": found, "medium": found[first]["folder"],
+        "replay": [f["folder"] for f in found[: first + 1]], "expert": best["folder"],
+        "random_return": random, "expert_return": roll_out(expert.policy, task, 512).mean,
+        "seed": 0, "steps": school.steps,
+    }  # fmt: skip
+    (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    return note
+
+
+def _uniform(spaces: Any) -> Callable[[Tensor], Tensor]:
+    low, high = torch.tensor(spaces.low), torch.tensor(spaces.high)
+
+    def act(obs: Tensor) -> Tensor:
+        if spaces.discrete:
+            return torch.randint(spaces.actions, (len(obs),))
+        return low + (high - low) * torch.rand(len(obs), spaces.act_dim)
+
+    return act
+
+
+def _note(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / NOTE).read_text(encoding="utf-8"))
+
+
+def _policies(folder: Path) -> dict[str, Trained]:
+    """`medium` and `expert`, and every snapshot by its folder."""
+    note = _note(folder)
+    held = {f["folder"]: load_trained(folder / f["folder"]) for f in note["snapshots"]}
+    return {**held, "medium": held[note["medium"]], "expert": held[note["expert"]]}
+
+
+def references(zoo: Zoo, name: str, path: Path | None = None) -> None:
+    """Store the returns that stand for 0 and 100 of a task, as the zoo measured them."""
+    from surpass.tasks.catalog import write_reference
+
+    note = _note(zoo.build(f"{name}-policies"))
+    write_reference(
+        note["task"], note["random_return"], note["expert_return"], path, episodes=512, seed=0,
+        expert_policy=f"{name}-policies/expert of the zoo, {note['steps']} steps",
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------
+# logs
+
+
+def _recorded(name: str, kind: str, policies: dict[str, Trained], note: dict[str, Any],
+              rows: int) -> Transitions:  # fmt: skip
+    """A log of whole episodes with exact propensities."""
+    task = open_task(SCHOOLS[name].task)
+    if kind == "mixed":
+        third = [_recorded(name, k, policies, note, rows // 3)
+                 for k in ("random", "medium", "expert")]  # fmt: skip
+        return joined(third)
+    if kind == "medium-replay":
+        shares = note["replay"]
+        return joined([_episodes(task, behavior(policies[f]), rows // len(shares), i)
+                       for i, f in enumerate(shares)])  # fmt: skip
+    if kind == "random":
+        spaces = policies["expert"].spaces
+        draw, logp = _uniform(spaces), task.spaces.uniform_logp()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return record(
+                task.make(8, seed=0),
+                lambda obs: (draw(obs), torch.full((len(obs),), logp)), rows, seed=0,
+            )  # fmt: skip
+    return _episodes(task, behavior(policies[kind]), rows, 0)
+
+
+def _episodes(task: Any, policy: InEnvironment, rows: int, seed: int) -> Transitions:
+    def act(obs: Tensor) -> tuple[Tensor, Tensor]:
+        acted = policy.act(obs)
+        assert acted.logp is not None
+        return acted.action, acted.logp
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return record(task.make(8, seed=seed), act, rows, seed=seed)
+
+
+def _read(folder: Path) -> Transitions:
+    return open_trajectories(folder / LOG).read()
+
+
+def _worth(log: Transitions) -> dict[str, float]:
+    episodes = int(log.episode.max()) + 1
+    returns = torch.zeros(episodes).index_add(0, log.episode, log.reward)
+    return {"rows": len(log), "episodes": episodes, "mean_return": float(returns.mean())}
+
+
+def _register(name: str, school: School) -> None:
+    def build_policies(folder: Path, zoo: Zoo) -> dict[str, Any]:
+        return _school(name, folder)
+
+    item(
+        f"{name}-policies", line=f"snapshots of a training run on {school.task}", load=_policies,
+        minutes=school.minutes,
+    )(build_policies)  # fmt: skip
+    lines = {
+        "random": "uniform actions",
+        "medium": "a snapshot a third of the way",
+        "medium-replay": "the snapshots on the way to medium",
+        "expert": "the best snapshot, as it explored",
+        "mixed": "random, medium and expert in equal parts",
+    }
+    for kind, line in lines.items():
+
+        def build(folder: Path, zoo: Zoo, kind: str = kind) -> dict[str, Any]:
+            policies, note = zoo(f"{name}-policies"), _note(zoo.place(f"{name}-policies"))
+            log = _recorded(name, kind, policies, note, school.rows)
+            write_trajectories(log, folder / LOG)
+            return {"task": school.task, "policies": f"{name}-policies", **_worth(log)}
+
+        item(f"{name}-{kind}", line=f"{school.task}: {line}", load=_read, minutes=0.1)(build)
+
+
+_POINT: dict[str, tuple[Any, str]] = {
+    "random": ("random", "uniform actions"),
+    "medium": ("medium", "a wrong goal per episode, noise 0.3"),
+    "expert": ("noisy-expert", "the expert with noise 0.1"),
+    "bimodal": ("bimodal", "the expert's action or its opposite"),
+    "mixed": ({"random": 0.5, "medium": 0.3, "noisy-expert": 0.2}, "random, medium and expert"),
+}
+
+
+def _register_point(kind: str, mix: Any, line: str) -> None:
+    def build(folder: Path, zoo: Zoo) -> dict[str, Any]:
+        log = point_log(mix, steps=20_000, seed=0)
+        write_trajectories(log, folder / LOG)
+        return {"task": "point", "seed": 0, **_worth(log)}
+
+    item(f"point-{kind}", line=f"POINT: {line}", load=_read, minutes=0.02, small=True)(build)
+
+
+for _kind, (_mix, _line) in _POINT.items():
+    _register_point(_kind, _mix, _line)
+for _name, _each in SCHOOLS.items():
+    _register(_name, _each)
