@@ -1,6 +1,7 @@
 """Updates per second of offline and online actor-critic learners, beside d3rlpy and JAX.
 
     python benchmarks/control_speed.py [--algorithms td3-bc iql sac cql] [--rounds 7] [--seconds 4]
+    python benchmarks/control_speed.py --cpu-time           # on a machine that others use too
     python benchmarks/control_speed.py --device cuda        # no peers: updates/s, and seeds by vmap
 
 Batch 256, two hidden layers of 256, observations of 17 and actions of 6 numbers. Every contender
@@ -10,6 +11,10 @@ the user's cache, made at first use. `limit` is what the step could reach if it 
 matrix products: their FLOPs (counted in the eager step, all of them, thin ones too) at the rate
 that
 one plain product of the shape that holds most of them reaches in the same run.
+
+With `--cpu-time` every contender has one thread and is measured in the processor time of its
+process, so that the load of other programs counts little; nothing then says how well it uses more
+cores.
 
 The last line is one JSON object.
 """
@@ -259,14 +264,14 @@ def limit_of(algorithm: str, device: str = "cpu") -> dict[str, float]:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    rates = []
+    rates, clock = [], now()
     for _ in range(60):
         sync()
-        start = time.perf_counter()
+        start = clock()
         for _ in range(50):
             torch.bmm(a, b, out=out)
         sync()
-        rates.append(50 * 2.0 * n * m * k * o / (time.perf_counter() - start))
+        rates.append(50 * 2.0 * n * m * k * o / (clock() - start))
     rate = statistics.median(rates[10:])
     return {"flops": flops, "rate": rate, "updates": rate / flops}
 
@@ -275,8 +280,14 @@ def limit_of(algorithm: str, device: str = "cpu") -> dict[str, float]:
 # processes
 
 
+def now():
+    """The clock: of the wall, or of the processor time of this process."""
+    return time.process_time if os.environ.get("CONTROL_SPEED_CLOCK") else time.perf_counter
+
+
 def serve(contender: str, algorithm: str, device: str) -> None:
     """A child: builds a contender, then measures for as many seconds as each line asks."""
+    clock = now()
     make = {"ours": ours, "d3rlpy": d3rlpy_updates, "jax": jax_updates}
     if contender == "limit":
         print("ready", flush=True)
@@ -289,10 +300,10 @@ def serve(contender: str, algorithm: str, device: str) -> None:
     updates(20)
     print("ready", flush=True)
     for line in sys.stdin:
-        seconds, done, start = float(line), 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
+        seconds, done, start = float(line), 0, clock()
+        while clock() - start < seconds:
             done += updates(20)
-        print(json.dumps({"rate": done / (time.perf_counter() - start)}), flush=True)
+        print(json.dumps({"rate": done / (clock() - start)}), flush=True)
 
 
 class Child:
@@ -398,8 +409,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--serve", default="")
     args = parser.parse_args()
+    if args.cpu_time:
+        one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        os.environ |= {"CONTROL_SPEED_CLOCK": "cpu", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+                       "XLA_FLAGS": one}  # fmt: skip
     if args.serve:
         serve(args.serve, args.algorithms[0], args.device)
         return
@@ -410,7 +426,10 @@ def main() -> None:
     for algorithm in args.algorithms:
         table[algorithm] = compare(algorithm, args.rounds, args.seconds)
         print(algorithm, table[algorithm], flush=True)
-    print(json.dumps({"benchmark": "control_speed", "cores": os.cpu_count(), **table}))
+    clock = "processor time, one thread" if args.cpu_time else "wall, all cores"
+    print(
+        json.dumps({"benchmark": "control_speed", "clock": clock, "cores": os.cpu_count(), **table})
+    )
 
 
 if __name__ == "__main__":

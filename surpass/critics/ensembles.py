@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from surpass.forms import Spaces
 from surpass.parts import part
-from surpass.policies.networks import StackedMLP
+from surpass.policies.networks import StackedMLP, remembered
 
 __all__ = ["Critic", "Dual", "Value", "critic", "dual", "value"]
 
@@ -120,7 +120,11 @@ class Critic(_Headed):
             ).squeeze(-2)
         if action.dim() == 3:
             return self.net.mixed(obs, action, first)
-        return self.net(torch.cat([obs, action], -1), first)
+        return remembered(
+            self,
+            (obs, action, first),
+            lambda: self.net(torch.cat([obs, action], -1), first),
+        )
 
     def _every(self, obs: Tensor, first: int | None = None) -> Float[Tensor, "n B A w"]:
         out = self.net(obs, first)

@@ -9,13 +9,42 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["StackedMLP"]
+__all__ = ["StackedMLP", "remembered", "remembering"]
+
+_MEMO: list[dict[Any, Any]] = []
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Within it, a net that is given the same tensors again gives the same tensor again.
+
+    So that the parts of a sum, each written for itself, share one pass forward and one back.
+    Parameters must not change meanwhile.
+    """
+    _MEMO.append({})
+    try:
+        yield
+    finally:
+        _MEMO.pop()
+
+
+def remembered(module: nn.Module, given: tuple[Any, ...], compute: Callable[[], Tensor]) -> Tensor:
+    """`compute()`, or what it gave for the same module and the same tensors within
+    `remembering`."""
+    if not _MEMO:
+        return compute()
+    key = (id(module), *(id(g) if isinstance(g, Tensor) else g for g in given))
+    if key not in _MEMO[-1]:
+        _MEMO[-1][key] = (compute(), given)  # holds what was given, so that no id is used twice
+    return _MEMO[-1][key][0]
 
 
 class StackedMLP(nn.Module):
@@ -52,7 +81,7 @@ class StackedMLP(nn.Module):
     ) -> Float[Tensor, "n B o"]:
         """From [B, i] (the same for all members) or [n, B, i] to [n, B, o]; `first` takes only so
         many members."""
-        return self.after(self._product(x, 0, first), first)
+        return remembered(self, (x, first), lambda: self.after(self._product(x, 0, first), first))
 
     def mixed(
         self, x: Float[Tensor, "B i"], more: Float[Tensor, "m B j"], first: int | None = None

@@ -17,7 +17,8 @@ import torch
 import torch._inductor.config as inductor
 from torch import Tensor
 from torch._inductor.compile_fx import compile_fx
-from torch._inductor.exc import InvalidCxxCompiler
+from torch._inductor.exc import InductorError, InvalidCxxCompiler
+from torch._inductor.utils import fresh_inductor_cache as fresh_cache
 from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = ["compiled", "traced"]
@@ -68,7 +69,7 @@ def compiled(
     graph, names, fixed = _trace(whole, state, tables, numbers)
     try:
         with inductor.patch(_SETTINGS):
-            function = compile_fx(graph, [*fixed, numbers])
+            function = _compile(graph, [*fixed, numbers])
             if numbers.is_cuda:
                 return _captured(function, fixed, len(state), numbers, names)
     except InvalidCxxCompiler:
@@ -79,6 +80,18 @@ def compiled(
         return dict(zip(names, function(*fixed, numbers), strict=True))
 
     return call
+
+
+def _compile(graph: Any, example: list[Tensor]) -> Any:
+    """Compile; in a cache of its own where the shared one holds a file that a kill cut short."""
+    try:
+        return compile_fx(graph, example)
+    except InductorError as error:
+        if "file too short" not in str(error):
+            raise
+        _LOG.warning("the compiler's cache holds a broken file; compiling afresh beside it")
+        with fresh_cache():
+            return compile_fx(graph, example)
 
 
 def _captured(

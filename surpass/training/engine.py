@@ -25,6 +25,7 @@ from surpass.errors import InputError
 from surpass.forms import Copy, Ema, Given, Learner, Project, Spaces, Train
 from surpass.objectives.rows import Rows
 from surpass.parts import Part, initial_state, run, schedules
+from surpass.policies.networks import remembering
 from surpass.training.collecting import pack, unpack
 from surpass.training.compiling import compiled
 from surpass.training.optimizers import Moments, adam_numbers, adam_update
@@ -46,7 +47,8 @@ class Bank(nn.ModuleDict):
     function on the bank, so that `functional_call` can lend it other parameters."""
 
     def forward(self, call: Callable[[Any], Any]) -> Any:
-        return call(self)
+        with remembering():
+            return call(self)
 
 
 def build_bank(form: Learner, spaces: Spaces, roles: Mapping[str, Any], seed: int) -> Bank:
