@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from surpass.errors import InputError, nearest
 from surpass.methods.decisions.ascent import Ascent
 from surpass.methods.decisions.candidate import Learner
+from surpass.methods.decisions.certified import exp_smoothing, pac_bayes
+from surpass.methods.decisions.hierarchical import hier_opo
 from surpass.methods.decisions.seeking import (
     BoostedTrees,
     LogisticRewards,
@@ -26,8 +28,9 @@ from surpass.objectives.counterfactual import (
 )
 
 __all__ = [
-    "AUTO", "LEARNERS", "boosting", "dr", "dr_mlp", "ips", "learners", "logistic", "poem",
-    "provable", "provable_mlp", "ridge", "snips", "snips_mlp",
+    "AUTO", "LEARNERS", "boosting", "dr", "dr_mlp", "exp_smoothing", "hier_opo", "ips",
+    "learners", "logistic", "pac_bayes", "poem", "provable", "provable_mlp", "ridge",
+    "snips", "snips_mlp",
 ]  # fmt: skip
 
 
@@ -107,7 +110,8 @@ def provable_mlp(passes: int = 10) -> Learner:
 LEARNERS: dict[str, Callable[..., Learner]] = {
     "ridge": ridge, "logistic": logistic, "boosting": boosting, "ips": ips, "poem": poem,
     "snips": snips, "snips-mlp": snips_mlp, "dr": dr, "dr-mlp": dr_mlp, "provable": provable,
-    "provable-mlp": provable_mlp,
+    "provable-mlp": provable_mlp, "exp-smoothing": exp_smoothing, "pac-bayes-opl": pac_bayes,
+    "hier-opo": hier_opo,
 }  # fmt: skip
 """Every learner's recipe, by name."""
 
