@@ -19,7 +19,7 @@ from torch import Tensor
 from surpass.evaluation.guarded import ScoreHistogram
 from surpass.evaluation.moments import BLOCKS, Moments
 from surpass.forms import Estimator
-from surpass.objectives.scores import WHOLE, Lowered, Score, lower, of_reference
+from surpass.objectives.scores import WHOLE, Lowered, Score, gradient_of, lower, of_reference
 from surpass.objectives.selection import slope
 from surpass.objectives.views import Query
 from surpass.parts import needs_of
@@ -191,7 +191,7 @@ class Panel:
             return torch.stack((target, against, target - against))
 
         found = three(mean)
-        slopes: Tensor = torch.func.jacrev(three)(mean)  # type: ignore[assignment]
+        slopes = torch.stack([gradient_of(lambda m, k=k: three(m)[k], mean) for k in range(3)])
         spread = slopes @ sums.covariance(cell.group) @ slopes.T / sums.rows
         errors = spread.diagonal().clamp_min(0).sqrt()
         (v, r, g), (ve, re, ge) = found.tolist(), errors.tolist()
@@ -214,7 +214,7 @@ class Panel:
         for cell in cells:
             sums = self.moments(cell)
             mean = sums.of(cell.group, sums.mean)
-            slopes: Tensor = torch.func.grad(lambda m, c=cell: c.both(m)[0])(mean)  # type: ignore[assignment]
+            slopes = gradient_of(lambda m, c=cell: c.both(m)[0], mean)
             columns.append(sums.of(cell.group, sums.centered()) @ slopes)
         influence = torch.stack(columns, 1)
         return influence.T @ influence / float(self.moments(cells[0]).rows) ** 2

@@ -215,8 +215,14 @@ def smooth(
     rows = terms(query)
     weights = ones_like_rows(query).to(rows.dtype)
     mean = (weights[:, None] * rows).sum(0) / weights.sum()
-    gradient, value = torch.func.grad_and_value(of)(mean)
-    return value + (rows - mean) @ gradient
+    return of(mean) + (rows - mean) @ gradient_of(of, mean)
+
+
+def gradient_of(of: Callable[[Tensor], Tensor], mean: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
+    """The gradient of a value in the means of its terms, itself a constant."""
+    with torch.enable_grad():
+        at = mean.detach().requires_grad_()
+        return torch.autograd.grad(of(at), at)[0]
 
 
 def self_normalized(weight: Weight = importance(), baseline: Baseline = nothing()) -> Score:
