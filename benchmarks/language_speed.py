@@ -3,7 +3,8 @@ tokens), the same data, batches and precision, turn and turn about.
 
 DPO: 32 pairs a step; the reference is charged to the steps. GRPO: 64 answers a step in groups of 8,
 16 new tokens, generation and rewards included. The last line is one JSON object: medians over steps
-and rounds, and the ratio of ours to theirs, so more than 1 is faster.
+and rounds, and the ratio of ours to theirs, so more than 1 is faster; `busy_ratio` is that of
+processor time, which other work on the machine does not lengthen.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     found: dict[str, dict[str, list[float]]] = {t: {"ours": [], "trl": []} for t in BATCH}
+    busy: dict[str, dict[str, list[float]]] = {t: {"ours": [], "trl": []} for t in BATCH}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = make_folder(folder, SHAPE, pairs=1024, length=(8, 24))
@@ -40,6 +42,7 @@ def main() -> None:
                     out = step(side, task, folder, asked.steps, batch, asked.threads)
                     rate = batch / median(out["seconds"])
                     found[task][side].append(rate)
+                    busy[task][side].append(median(out["busy"]))
                     print(f"round {number + 1}: {task} {side}: {rate:.0f} a second", flush=True)
     result = {
         task: {
@@ -47,6 +50,8 @@ def main() -> None:
             "trl_per_second": round(median(rates["trl"]), 1),
             "ratio": round(median(
                 o / t for o, t in zip(rates["ours"], rates["trl"], strict=True)), 2),
+            "busy_ratio": round(median(
+                t / o for o, t in zip(busy[task]["ours"], busy[task]["trl"], strict=True)), 2),
         }
         for task, rates in found.items()
     }  # fmt: skip

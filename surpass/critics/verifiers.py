@@ -8,6 +8,7 @@ does by raising, costs that sample its reward and is counted; what it returns mu
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import math
 import re
@@ -216,7 +217,7 @@ def pattern(expression: str) -> Check:
     try:
         compiled = re.compile(expression, re.DOTALL)
     except re.error as error:
-        raise InputError(f"the reward 'pattern:{expression}' is not a regular expression: "
+        raise InputError(f"the reward 'regex:{expression}' is not a regular expression: "
                          f"{error}") from error  # fmt: skip
 
     def check(answer: Answered) -> float:
@@ -229,26 +230,38 @@ CHECKS: dict[str, Check] = {"exact": exact, "numeric": numeric, "math": math_equ
 
 
 def open_reward(reward: Any, *, seconds: float = 10.0) -> Reward:
-    """A reward by name ("exact", "numeric", "math", "pattern:REGEX"), a callable, or a `Reward`.
+    """A reward by name ("exact", "numeric", "math", "regex:PATTERN", "module:function"), a
+    callable,
+    or a `Reward`.
 
     Raises:
         InputError: when there is none, naming those there are.
     """
     if isinstance(reward, str):
-        if reward.startswith("pattern:"):
-            return Called(pattern(reward.removeprefix("pattern:")), seconds, reward)
-        if reward not in CHECKS:
-            known = [*CHECKS, "pattern:REGEX"]
-            raise InputError(
-                f"there is no reward {reward!r}{nearest(reward, known)}; there are "
-                f"{', '.join(known)}, or a Python function"
-            )
-        return Called(CHECKS[reward], seconds, f"the reward {reward!r}")
+        return _named(reward, seconds)
     if isinstance(reward, Called) or (hasattr(reward, "failed") and callable(reward)):
         return cast(Reward, reward)
     if callable(reward):
         return Called(reward, seconds, getattr(reward, "__name__", "the reward"))
     raise InputError(
-        f"reward={reward!r}: give a name (exact, numeric, math, pattern:REGEX) or a function of "
+        f"reward={reward!r}: give a name (exact, numeric, math, regex:PATTERN) or a function of "
         "(prompt, completion, answer)"
     )
+
+
+def _named(reward: str, seconds: float) -> Reward:
+    head, _, rest = reward.partition(":")
+    if head == "regex":
+        return Called(pattern(rest), seconds, f"the reward {reward!r}")
+    if reward in CHECKS:
+        return Called(CHECKS[reward], seconds, f"the reward {reward!r}")
+    if not rest:
+        known = [*CHECKS, "regex:PATTERN", "module:function"]
+        raise InputError(
+            f"there is no reward {reward!r}{nearest(reward, known)}; there are {', '.join(known)}"
+        )
+    try:
+        function = getattr(importlib.import_module(head), rest)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the reward {reward!r} cannot be imported: {error}") from error
+    return Called(function, seconds, f"the reward {reward!r}")

@@ -302,11 +302,11 @@ def trunk(model: nn.Module, tokens: Tokens) -> Tensor:
 def trains_fused(model: nn.Module) -> bool:
     """Whether `packed_states` computes a model's trunk: a known shape, small, in float32 as it
     is."""
-    return (
-        fits(model)
-        and not torch.is_autocast_enabled(next(model.parameters()).device.type)
-        and not getattr(model, "is_gradient_checkpointing", False)
-    )
+    saving = getattr(model, "is_activation_checkpointing", None)  # its name since transformers 5
+    if saving is None:
+        saving = getattr(model, "is_gradient_checkpointing", False)
+    device = next(model.parameters()).device.type
+    return not saving and not torch.is_autocast_enabled(device) and fits(model)
 
 
 def _arguments(tokens: Tokens) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def train_language(
         data: a JSONL or Parquet file, a data set, rows, or a `LanguageLog`; or `task`.
         model: a folder, a causal language model of transformers, or a `LanguagePolicy`.
         task: a language task with an exact verifier, instead of prompts and a reward.
-        reward: "exact", "numeric", "math", "pattern:REGEX", or a function, for recipes that sample.
+        reward: "exact", "numeric", "math", "regex:PATTERN", or a function, for recipes that sample.
         steps: updates (batches).
         out: a folder for log, checkpoint and policy; `resume` carries on from it.
         lora: a rank or a PEFT configuration.
@@ -65,6 +65,10 @@ def train_language(
         InputError: for input that cannot be used, and when the loss stops being a number.
     """
     torch.manual_seed(seed)
+    if isinstance(task, str):
+        from surpass.tasks.catalog import task as open_task
+
+        task = open_task(task)
     policy = _open_policy(model, tokenizer, lora, dtype, checkpointing, device, temperature)
     stream = open_stream(
         form, policy, data, task=task, reward=reward, seed=seed, steps=steps, long=long,
@@ -174,11 +178,11 @@ def _prompts(
     if data is None:
         raise InputError("the recipe answers prompts; give data=... with a reward, or task=...")
     if reward is None:
-        raise InputError("the recipe needs a reward: exact, numeric, math, pattern:REGEX, or a "
+        raise InputError("the recipe needs a reward: exact, numeric, math, regex:PATTERN, or a "
                          "function of (prompt, completion, answer)")  # fmt: skip
     room = int(source.options.get("horizon", 256))
     log = _log(data, policy, "prompts", long, columns, room)
-    compares = isinstance(reward, str) and not reward.startswith("pattern:")
+    compares = isinstance(reward, str) and ":" not in reward
     if compares and log.truth is not None and isinstance(log.truth[0], dict):
         raise InputError(
             f"the reward {reward!r} compares with the right answer, but the data have no column "

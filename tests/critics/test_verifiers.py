@@ -35,9 +35,9 @@ def test_equal_mathematics():
 
 
 def test_patterns():
-    assert judged("pattern:^yes", ("", "yes, sir"), ("", "no, yes")) == [1.0, 0.0]
+    assert judged("regex:^yes", ("", "yes, sir"), ("", "no, yes")) == [1.0, 0.0]
     with pytest.raises(InputError, match="not a regular expression"):
-        open_reward("pattern:(")
+        open_reward("regex:(")
 
 
 def test_functions_of_a_sample_or_of_lists():
@@ -103,5 +103,8 @@ def test_the_wrong_length_is_refused():
 def test_unknown_rewards_are_named():
     with pytest.raises(InputError, match=r"no reward 'exakt' \(did you mean 'exact'\?\)"):
         open_reward("exakt")
+    assert judged("math:gcd", ("", "x")) == [0.0]  # raises on texts: that sample's loss
+    with pytest.raises(InputError, match="'math:nothing' cannot be imported"):
+        open_reward("math:nothing")
     with pytest.raises(InputError, match="give a name"):
         open_reward(3)
