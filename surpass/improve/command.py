@@ -87,4 +87,4 @@ def _job(
 ) -> Improvement:
     from surpass.improve.job import improve
 
-    return improve(logs, **options)
+    return improve(logs, env=env, accept_estimated_behavior=accept_estimated, **options)

@@ -82,6 +82,7 @@ class Improvement:
         design: how the tested policy came about: "learned" from this log, "given" by the user, or
             frozen in a "journal" before the rows that judged it.
         reference_name: what the reference policy is, in words.
+        per: what a value is the mean of: "decision" or "episode".
         created: when, ISO 8601, UTC.
         hand_over: writes the policy into a folder; None when there is nothing to hand over.
     """
@@ -106,6 +107,7 @@ class Improvement:
     usage: tuple[tuple[str, str], ...] = ()
     design: Design = "learned"
     reference_name: str = "the policy that wrote the log"
+    per: str = "decision"
     created: str = field(default_factory=_now)
     hand_over: HandOver | None = field(default=None, repr=False, compare=False)
 

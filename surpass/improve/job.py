@@ -30,6 +30,8 @@ def improve(
     propensity_model: str = "logged",
     journal: str | Path | None = None,
     looks: int | None = None,
+    env: str | None = None,
+    accept_estimated_behavior: bool = False,
     say: Callable[[str], None] = lambda _: None,
     **columns: Any,
 ) -> Improvement:
@@ -61,6 +63,10 @@ def improve(
         journal: a file that keeps repeated looks at a growing log honest (see
             `surpass.improve.journal`).
         looks: the number of looks, where it is planned beforehand.
+        env: for episodes: an environment (a task's name or a Gymnasium id) in which the chosen
+            policy plays; then that decides.
+        accept_estimated_behavior: for episodes without logged probabilities: let the verdict rest
+            on an estimated behavior policy; the reason repeats that condition.
         say: is told what happens, a line at a time.
         columns: which column is what, such as `reward="clicked"`, `group="user"`.
 
@@ -71,6 +77,7 @@ def improve(
         InputError: when something given cannot be used, in one line that says how to mend it.
     """
     from surpass.data import open_log
+    from surpass.data.records import Transitions
     from surpass.improve.decisions import improve_decisions
 
     if out is not None and Path(out).exists() and not overwrite:
@@ -85,7 +92,20 @@ def improve(
         "level": level, "margin": margin, "seed": seed, "reward_limits": reward_range,
         "accept_observed_range": accept_observed_range,
     }  # fmt: skip
-    if journal is not None:
+    if isinstance(log, Transitions):
+        refused = {"--journal": journal, "--looks": looks, "--winsorize": winsorize,
+                   "candidates": candidates}  # fmt: skip
+        if (odd := next((k for k, v in refused.items() if v is not None), None)) is not None:
+            raise InputError(f"{odd} is for decision logs; this one holds episodes: leave it out")
+        from surpass.improve.trajectories import improve_trajectories
+
+        result = improve_trajectories(
+            log, methods, env=env, reference=_acting(reference), name=opened.name, say=say,
+            accept_estimated_behavior=accept_estimated_behavior, **options,
+        )  # fmt: skip
+    elif env is not None:
+        raise InputError(f"--env {env} is for logs of episodes; this one holds single decisions")
+    elif journal is not None:
         from surpass.improve.journal import improve_with_journal
 
         result = improve_with_journal(
@@ -126,6 +146,18 @@ def _policy(reference: Any) -> Any:
 
         return load(reference)
     return reference
+
+
+def _acting(reference: Any) -> Any:
+    """A reference for episodes: one that acts, or the folder of a trained or handed policy."""
+    if not isinstance(reference, str | Path):
+        return reference
+    if not (Path(reference) / "policy.json").exists():
+        from surpass.training.run import load_trained
+
+        return load_trained(reference).policy
+    handed = _policy(reference)
+    return lambda obs: handed.sample(obs)[0]
 
 
 def _policies(candidates: Mapping[str, Any] | None) -> dict[str, Any] | None:

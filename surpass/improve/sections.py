@@ -68,23 +68,29 @@ def page(
 
 def _headline(result: Improvement) -> Headline:
     best = result.best
-    tiles = [Number("rows in the log", count(result.rows), result.rows)]
+    tiles = [
+        Number(
+            f"{'steps' if result.per == 'episode' else 'rows'} in the log",
+            count(result.rows),
+            result.rows,
+        )
+    ]
     scored = result.diagnosis.get("scored")
     if scored is not None:
-        tiles.append(Number("rows that judged the policy", count(scored), scored))
+        tiles.append(Number(f"{_unit(result)} that judged the policy", count(scored), scored))
     if best is None:
-        tiles.append(_value_tile("reward per decision, reference", result.reference))
+        tiles.append(_value_tile(f"{_earned(result)}, reference", result.reference))
         return Headline(result.verdict, headline(result), result.reason, tiles=tuple(tiles))
     finest = min(decimals(e.low, e.value, e.high) for e in (result.reference, best))
-    tiles.append(_value_tile("reward per decision, reference", result.reference, finest))
-    tiles.append(_value_tile("reward per decision, candidate", best, finest))
+    tiles.append(_value_tile(f"{_earned(result)}, reference", result.reference, finest))
+    tiles.append(_value_tile(f"{_earned(result)}, candidate", best, finest))
     places = decimals(best.gain_low, best.gain, best.gain_high)
     share = relative(best.gain, result.reference.value)
     return Headline(
         verdict=result.verdict,
         sentence=headline(result),
         reason=result.reason,
-        gain=Number("gain per decision", number(best.gain, places, sign=True), best.gain),
+        gain=Number(f"gain per {result.per}", number(best.gain, places, sign=True), best.gain),
         share=Number("of the reference's value", share, best.gain / result.reference.value)
         if share is not None
         else None,
@@ -100,6 +106,14 @@ def _headline(result: Improvement) -> Headline:
         ),
         tiles=tuple(tiles),
     )  # fmt: skip
+
+
+def _unit(result: Improvement) -> str:
+    return "episodes" if result.per == "episode" else "rows"
+
+
+def _earned(result: Improvement) -> str:
+    return "return per episode" if result.per == "episode" else "reward per decision"
 
 
 def _value_tile(
@@ -158,7 +172,13 @@ def _protocol(result: Improvement) -> str:
     if result.best is None:
         return ""
     scored = result.diagnosis.get("scored")
-    rows = f"{count(scored)} rows" if scored is not None else "rows"
+    rows = f"{count(scored)} {_unit(result)}" if scored is not None else _unit(result)
+    if result.per == "episode":
+        return (
+            f"Policies were learned on some episodes, one was chosen on others, and {rows} (or "
+            "play in the environment) judged it. Over repeated logs, such a test promotes a policy "
+            f"that is no better at most {percent(result.level)} of the time."
+        )
     opening = {
         "learned": "One policy was chosen on the rows it learned from, then tested once, on "
         f"{rows} it had never seen.",

@@ -176,7 +176,7 @@ def gain_line(result: Improvement) -> str:
         return ""
     places = decimals(best.gain_low, best.gain, best.gain_high)
     line = (
-        f"Gain {number(best.gain, places, sign=True)} per decision, from "
+        f"Gain {number(best.gain, places, sign=True)} per {result.per}, from "
         f"{number(best.gain_low, places, sign=True)} to "
         f"{number(best.gain_high, places, sign=True)}"
     )
