@@ -189,11 +189,10 @@ def n_inputs_of(policy: nn.Module) -> int:
     """How many context columns the policy reads; 0 where it reads none."""
     found = 0
     for module in policy.modules():
+        config = getattr(module, "config", None)
         for name in ("n_inputs", "n_features"):
-            if isinstance(size := getattr(module, name, None), int):
-                found = max(found, size)
-        if isinstance(module, Multinomial):
-            found = max(found, int(module.mean.shape[0]))
+            size = config.get(name) if isinstance(config, dict) else None
+            found = max(found, size if isinstance(size, int) else 0)
     return found
 
 

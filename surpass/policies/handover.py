@@ -10,6 +10,7 @@ A file names classes of this library only, by name; nothing in it is run.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-import surpass.policies.trees  # noqa: F401  # registers its class, which a file may name
 from surpass.data.encoders import Encoder
 from surpass.data.records import About
 from surpass.errors import InputError, MissingExtra, atomic
@@ -40,6 +40,7 @@ from surpass.policies.tilted import Constant, rebuild, specification
 __all__ = ["HandedPolicy", "load", "save", "storable"]
 
 FORMAT = 1
+_ROOMS = ("surpass.policies.trees", "surpass.policies.mixed_logit")
 NUMBERS, CARD, GRAPH = "policy.safetensors", "policy.json", "policy.onnx"
 
 
@@ -331,6 +332,13 @@ def _card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def _register() -> None:
+    """Import the modules whose policy classes a file may name."""
+    for room in _ROOMS:
+        if importlib.util.find_spec(room) is not None:
+            importlib.import_module(room)
+
+
 def _rebuilt(folder: Path, card: dict[str, Any]) -> nn.Module:
     path = folder / NUMBERS
     try:
@@ -342,6 +350,7 @@ def _rebuilt(folder: Path, card: dict[str, Any]) -> nn.Module:
             f"{path} is not the file that {CARD} describes (its checksum differs): it was changed "
             "or damaged; write the policy again"
         )
+    _register()
     try:
         policy = rebuild(card["policy"])
         policy.load_state_dict(safetensors.torch.load(payload), strict=True)

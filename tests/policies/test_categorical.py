@@ -16,12 +16,15 @@ from surpass.policies.categorical import (
     OneAction,
     ReferencePolicy,
     Softmax,
+    WithReference,
     draw,
+    n_inputs_of,
+    needs_reference,
     predict,
     probabilities,
     sample,
 )
-from surpass.policies.tilted import Capped, rebuild, specification
+from surpass.policies.tilted import Capped, Constant, Mixture, Tilted, rebuild, specification
 
 WEIGHT = torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]])
 BIAS = torch.tensor([0.0, 0.5, 0.0])
@@ -129,3 +132,13 @@ def test_sample_and_predict_agree_with_probabilities():
     action, propensity = sample(policy, X, RHO, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(propensity, p.gather(1, action[:, None])[:, 0])
     assert predict(policy, X, RHO).tolist() == p.argmax(1).tolist() == [0, 2]
+
+
+def test_the_number_of_inputs_is_found_inside():
+    assert n_inputs_of(Mixture([Capped(Softmax(linear())), OneAction(0, 3)], [0.5, 0.5])) == 2
+    assert n_inputs_of(Tilted(7, 3, 1.0)) == 7
+    assert n_inputs_of(OneAction(0, 3)) == 0
+    assert needs_reference(Capped(OneAction(0, 3)))
+    assert not needs_reference(WithReference(Capped(OneAction(0, 3)), Constant(3)))
+    with pytest.raises(InputError, match="must not need another"):
+        WithReference(OneAction(0, 3), ReferencePolicy())
