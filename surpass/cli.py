@@ -350,10 +350,14 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8321,
     seed: int | None = None,
+    default_reward: float | None = None,
+    patience: float = 3600.0,
 ) -> None:
     """Serve a policy over HTTP; every decision is logged with its exact propensity.
 
-    The log folder goes straight back into `surpass improve`.
+    The log folder goes straight back into `surpass improve`. A decision enters the log when its
+    reward comes. Where only successes are reported (clicks), give --default-reward 0: without it
+    the log would hold clicks only.
 
     Args:
         policy: A policy folder, as `surpass improve` writes it.
@@ -361,10 +365,20 @@ def serve(
         host: The address to listen on.
         port: The port to listen on.
         seed: Makes the choices reproducible (for tests).
+        default_reward: Of decisions that got no reward within the patience.
+        patience: Seconds to wait for a reward before the default one is logged.
     """
     from surpass.serve.service import run
 
-    run(policy, logs=logs, host=host, port=port, seed=seed)
+    run(
+        policy,
+        logs=logs,
+        host=host,
+        port=port,
+        seed=seed,
+        default_reward=default_reward,
+        patience=patience,
+    )
 
 
 def tasks(action: Annotated[Positional[Literal["list"]], arg(metavar="list")] = "list", /) -> None:

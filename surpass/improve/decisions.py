@@ -501,8 +501,10 @@ def _sentence(text: str) -> str:
 
 
 def _hand_over(decision: Decision, log: Decisions) -> Any:
+    from surpass.policies.handover import storable
+
     best = decision.best
-    if best is None or decision.verdict == "REJECT":
+    if best is None or decision.verdict == "REJECT" or not storable(best.policy):
         return None
 
     def write(folder: Path) -> None:
