@@ -79,6 +79,7 @@ def improve(
     from surpass.data import open_log
     from surpass.data.records import Transitions
     from surpass.improve.decisions import improve_decisions
+    from surpass.methods.decisions.threads import threads_for
 
     if out is not None and Path(out).exists() and not overwrite:
         raise InputError(f"{out} exists; it was kept as it is. Give another --out, or --overwrite")
@@ -114,20 +115,21 @@ def improve(
     elif looks is not None:
         raise InputError("--looks needs --journal FILE, which remembers the looks that were taken")
     else:
-        result = improve_decisions(
-            log,
-            _policy(reference),
-            methods,
-            candidates=_policies(candidates),
-            ordered=ordered,
-            winsorize=winsorize,
-            propensity=propensity_model,
-            truth=opened.truth,
-            opened=opened,
-            name=opened.name,
-            say=say,
-            **options,
-        )
+        with threads_for(log.context.numel() * log.n_actions):
+            result = improve_decisions(
+                log,
+                _policy(reference),
+                methods,
+                candidates=_policies(candidates),
+                ordered=ordered,
+                winsorize=winsorize,
+                propensity=propensity_model,
+                truth=opened.truth,
+                opened=opened,
+                name=opened.name,
+                say=say,
+                **options,
+            )
     if out is not None:
         say(f"writing {out}")
         result.save(out, overwrite=overwrite)
