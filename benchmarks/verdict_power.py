@@ -38,7 +38,7 @@ from verdict_worlds import (
 )
 
 from surpass.evaluation.guarded import guarded_p
-from surpass.improve.hold import rows_to_settle, shrunk_gain
+from surpass.improve.hold import promising_gain, rows_to_settle
 from surpass.improve.procedure import decide
 from surpass.improve.scoring import score
 from surpass.policies.tilted import tilted
@@ -115,7 +115,7 @@ def one_hold(job: tuple[str, int]) -> dict[str, Any]:
     if found.verdict != "HOLD" or best is None:
         return {"held": False, "verdict": found.verdict}
     x = best.scores
-    likely = shrunk_gain(best.gain, float(x.std(ddof=1)), x.size)
+    likely = promising_gain(best.gain, float(x.std(ddof=1)), x.size)
     effect = likely if likely > 0 else 0.05 * float(first.rows.reward.mean())
     named_rows = rows_to_settle(effect, float(x.std(ddof=1)), best.guard, LEVEL) / 0.7
     record: dict[str, Any] = {
