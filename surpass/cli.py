@@ -279,10 +279,14 @@ def train(
         device: cpu or cuda; the GPU where there is one by default.
         wandb: Also log to Weights & Biases.
     """
+    from surpass.evaluation.rollouts import during
     from surpass.training.command import run
+    from surpass.zoo.control import open_data
 
     run(
         key,
+        load=open_data,
+        measure=during,
         data=data,
         task=task,
         model=model,

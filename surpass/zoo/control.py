@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surpass.data.logs import open_log
 from surpass.data.records import Transitions
 from surpass.data.trajectories import open_trajectories, write_trajectories
 from surpass.errors import InputError
@@ -31,9 +32,9 @@ from surpass.tasks.point import point_log
 from surpass.tasks.recording import joined, record
 from surpass.training.on_policy import lowered
 from surpass.training.run import Trained, load_trained, train
-from surpass.zoo.shelf import Zoo, item
+from surpass.zoo.shelf import Zoo, item, items
 
-__all__ = ["SCHOOLS", "School", "behavior", "references"]
+__all__ = ["SCHOOLS", "School", "behavior", "open_data", "references"]
 
 LOG, NOTE = "log.parquet", "policies.json"
 
@@ -75,6 +76,18 @@ def behavior(trained: Trained) -> InEnvironment:
     return InEnvironment(
         explore(trained.nets, {}), trained.spaces, trained.policy.mean, trained.policy.std
     )
+
+
+def open_data(name: str) -> Any:
+    """What a name stands for: a data set of the zoo (built when it is not there), or a file of
+    decisions or episodes.
+
+    Raises:
+        InputError: when it is neither.
+    """
+    if name in items() and not Path(name).exists():
+        return Zoo()(name)
+    return open_log(name).read()
 
 
 # ----------------------------------------------------------------------------------------------

@@ -1,0 +1,120 @@
+"""`surpass train`: from names on the command line to a run.
+
+What stands above this room is handed in: `load` opens the data, `measure` makes the evaluation
+during training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from surpass.errors import InputError
+from surpass.parts import set_at
+from surpass.registry import build, recipe
+from surpass.training.run import Trained, train
+
+__all__ = ["configured", "run"]
+
+
+def configured(key: str, settings: Sequence[str]) -> Any:
+    """The form of a key with `NAME=VALUE` set: a hyperparameter of the recipe, or a dotted path
+    into the form.
+
+    Raises:
+        InputError: when a setting is not NAME=VALUE, or there is no such name.
+    """
+    import inspect
+
+    known = inspect.signature(recipe(key)).parameters
+    hyper: dict[str, Any] = {}
+    paths: list[tuple[str, str]] = []
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set {setting}: write --set NAME=VALUE")
+        if "." in name:
+            paths.append((name, value))
+            continue
+        if name in known:
+            hyper[name] = _read(value, known[name].default, setting)
+        else:
+            build(key, **{name: value})  # says what there is
+    form = build(key, **hyper)
+    for path, value in paths:
+        form = set_at(form, path, value)
+    return form
+
+
+def _read(text: str, default: Any, setting: str) -> Any:
+    """Text as the type of the hyperparameter's default."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+        if isinstance(default, tuple):
+            return tuple(int(v) for v in text.strip("()[]").split(",") if v.strip())
+    except (ValueError, KeyError) as error:
+        kind = type(default).__name__
+        raise InputError(f"--set {setting}: {kind} expected, as in {default!r}") from error
+    if default is None or isinstance(default, str):
+        return text if isinstance(default, str) else float(text)
+    return float(text)
+
+
+def run(
+    key: str,
+    *,
+    data: str | None = None,
+    task: str | None = None,
+    model: str | None = None,
+    reward: str | None = None,
+    steps: int | None = None,
+    settings: Sequence[str] = (),
+    seed: int = 0,
+    seeds: int = 1,
+    out: Path | None = None,
+    resume: bool = True,
+    evaluate_every: int | None = None,
+    device: str | None = None,
+    wandb: bool = False,
+    load: Callable[[str], Any] | None = None,
+    measure: Callable[[str], Any] | None = None,
+) -> None:
+    """Train, tell how it goes, and say where the policy is.
+
+    Raises:
+        InputError: when names or data do not fit.
+    """
+    console = Console()
+    form, place = configured(key, settings), out or Path("runs") / key
+    rows: Any = data
+    if data is not None and model is None and load is not None:
+        rows = load(data)
+    more: dict[str, Any] = {}
+    if model is not None:
+        more = {"model": model, **({"reward": reward} if reward is not None else {})}
+    elif task is not None and measure is not None:
+        more["evaluate"] = measure(task)
+    if evaluate_every is not None:
+        more["evaluate_every"] = evaluate_every
+    begun = time.monotonic()
+    trained = train(
+        form, rows, task, steps=steps, seed=seed, seeds=seeds if seeds > 1 else None, out=place,
+        resume=resume, device=device, wandb=wandb,
+        say=lambda line: console.print(line, highlight=False), **more,
+    )  # fmt: skip
+    for found in getattr(trained, "seeds", None) or [trained]:
+        if isinstance(found, Trained) and found.history:
+            last = {k: v for k, v in found.history[-1].items()
+                    if k.startswith(("evaluation", "episode", "env"))}  # fmt: skip
+            line = ", ".join(f"{k} {v:.4g}" for k, v in last.items())
+            console.print(line, highlight=False)
+    console.print(f"{place} ({time.monotonic() - begun:.0f} s)", highlight=False)
