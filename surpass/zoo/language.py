@@ -19,11 +19,11 @@ from surpass.policies.language import LanguagePolicy
 from surpass.tasks.language import DigitStrings, LanguageTask, ModSum
 from surpass.zoo.shelf import Zoo, item
 
-__all__ = ["Testbed", "accuracy", "tiny_llama", "warm"]
+__all__ = ["LanguageBed", "accuracy", "tiny_llama", "warm"]
 
 
 @dataclass(frozen=True)
-class Testbed:
+class LanguageBed:
     """A task and a model that can do it, more or less."""
 
     task: LanguageTask
@@ -100,10 +100,10 @@ TASKS: dict[str, LanguageTask] = {
 }
 
 
-def _load(folder: Path) -> Testbed:
+def _load(folder: Path) -> LanguageBed:
     note = json.loads((folder / "testbed.json").read_text(encoding="utf-8"))
     policy = LanguagePolicy.load(folder)
-    return Testbed(TASKS[note["task"]], policy, note["accuracy"])
+    return LanguageBed(TASKS[note["task"]], policy, note["accuracy"])
 
 
 def _write(folder: Path, task: str, policy: LanguagePolicy, made: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +119,9 @@ def _clean(folder: Path, name: str, until: float, steps: int) -> dict[str, Any]:
     return _write(folder, name, policy, {"seed": 0, **made})
 
 
-def _sloppy(folder: Path, bed: Testbed, name: str, error: float, below: float) -> dict[str, Any]:
+def _sloppy(
+    folder: Path, bed: LanguageBed, name: str, error: float, below: float
+) -> dict[str, Any]:
     made = warm(
         bed.policy, bed.task, error=error, steps=1000, until=below, falling=True, lr=1e-3, every=10,
         seed=1,
