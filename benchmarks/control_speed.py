@@ -22,6 +22,7 @@ The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -227,6 +228,7 @@ def jax_updates(algorithm: str):
 # the limit
 
 
+@functools.cache
 def products_of(algorithm: str, device: str = "cpu") -> tuple[dict[tuple, int], float]:
     """Every matrix product of a step by shape, with its count, and the FLOPs of one update."""
     from torch.utils._python_dispatch import TorchDispatchMode
