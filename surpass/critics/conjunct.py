@@ -54,8 +54,9 @@ class ActionClusters:
             described = ridge.coefficients.numpy()  # type: ignore[attr-defined]
         with warnings.catch_warnings():  # fewer distinct descriptions than clusters is no fault
             warnings.simplefilter("ignore")
-            found = KMeans(count, n_init=4, random_state=self.seed).fit(np.asarray(described))
-        return torch.from_numpy(found.labels_.astype(np.int64))
+            means = KMeans(count, n_init=4, random_state=self.seed)  # type: ignore[arg-type]
+            found = np.asarray(means.fit_predict(np.asarray(described)))
+        return torch.from_numpy(found.astype(np.int64))
 
     def learn(self, query: Query) -> Predictor:
         """The same clusters in every row."""

@@ -83,7 +83,7 @@ def accuracy(
     worse = ~better
     return {
         "mse": float((estimated - true).square().mean()),
-        "rank": float(stats.spearmanr(estimated.numpy(), true.numpy()).statistic),
+        "rank": float(stats.spearmanr(estimated.numpy(), true.numpy())[0]),  # type: ignore[arg-type]
         "type_1": float((said & worse).sum() / worse.sum().clamp_min(1)),
         "type_2": float((~said & better).sum() / better.sum().clamp_min(1)),
     }

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -235,7 +236,7 @@ def self_normalized(weight: Weight = importance(), baseline: Baseline = nothing(
 
 @part(needs=(WHOLE,))
 def linearized(
-    query: Query, /, value: Part[[Query], Tensor], unit: str = "row"
+    query: Query, /, value: Part[[Any], Tensor], unit: str = "row"
 ) -> Float[Tensor, "U"]:
     """Scores from any value that is smooth in `query.weights`, by one backward pass through them.
 

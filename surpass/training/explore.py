@@ -4,6 +4,7 @@ log, which `surpass improve` reads as it is."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def explore(
             kept = parts if explorer.memory is None else parts[-int(explorer.memory) :]
             memory = {k: torch.cat([getattr(b, k) for b in kept]) for k in _LEARNED}
             fitted = model.fit(*(memory[k] for k in _LEARNED), n_actions=actions)
-    joined = torch.cat(parts)  # type: ignore[arg-type]
+    joined: Any = torch.cat(parts)  # type: ignore[arg-type]
     about = About(name="explored", actions=tuple(map(str, range(actions))))
     return Explored(joined.described(about), earned, possible)
 

@@ -22,4 +22,4 @@ def periodic_plan(rewards: Any, /, pulls: int = 1) -> Periods:
 def recovering_rewards(pulls: int = 1) -> Planner:
     """Every arm has a fixed period: near the best of all plans when many arms may be pulled at
     once. `solve` takes recovery curves R_i(d) [N, D] and gives `Periods`."""
-    return Planner(periodic_plan(pulls))
+    return Planner(periodic_plan(pulls=pulls))
