@@ -31,6 +31,18 @@ def test_the_tour_runs_as_written(tmp_path, capsys):
     assert {"report.html", "report.json", "verdict.md", "policy"} <= written
 
 
+def test_the_control_page_runs_as_written(tmp_path, capsys, monkeypatch):
+    names: dict = {}
+    blocks = BLOCK.findall((ROOT / "docs" / "control.md").read_text(encoding="utf-8"))
+    assert len(blocks) == 4
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, "docs/control.md", "exec"), names)
+    assert "PROMOTE tilt" in capsys.readouterr().out
+    assert names["held"].verdict == "HOLD" and names["played"].verdict in ("PROMOTE", "HOLD")
+    assert (tmp_path / "report" / "policy" / "policy.safetensors").exists()
+
+
 @pytest.fixture(scope="module")
 def generate():
     pytest.importorskip("mkdocs")

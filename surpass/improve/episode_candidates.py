@@ -192,16 +192,18 @@ def learn(
     say(f"learning {key} on {len(log.reward):,} steps")
     trained = train(key, log, steps=steps or UPDATES, seed=seed, compile=False)
     policy = trained.policy
-    probabilities = None
+    probabilities: Callable[[Tensor], Tensor] | None = None
     net = trained.nets["pi"] if "pi" in getattr(trained.form, "nets", {}) else None
     if n_actions_of(log) and hasattr(net, "logits"):
 
         @torch.no_grad()
-        def probabilities(obs: Tensor) -> Tensor:
+        def softmax(obs: Tensor) -> Tensor:
             x = obs.reshape(len(obs), -1).float()
             if policy.mean is not None and policy.std is not None:
                 x = (x - policy.mean) / policy.std
             return net.logits(x).double().softmax(-1)  # type: ignore[union-attr]
+
+        probabilities = softmax
 
     def act(obs: Tensor) -> Tensor:
         if probabilities is not None:

@@ -124,6 +124,7 @@ class _Scored:
     losses: Tensor | None = None  # the same as a loss, with a lower limit of its own, on judging
     losses_floor: float = 0.0
     ess: float = 0.0
+    chosen_ess: float = 0.0
 
     def promise(self, rows: int) -> float:
         """The t statistic to expect on the judging episodes, the guard counted."""
@@ -221,12 +222,17 @@ class _Run:
             model = _ToGo.fit(self.parts.learning, self._limits(), self.horizon)
             for s in scored:
                 if s.candidate.probabilities is not None:
-                    (s.choosing, _), _, _ = self._gains(s.candidate, self.parts.choosing, model)
+                    (s.choosing, _), _, s.chosen_ess = self._gains(
+                        s.candidate, self.parts.choosing, model
+                    )
                     up, down, s.ess = self._gains(s.candidate, self.parts.judging, model)
                     s.judging, s.floor = up
                     s.losses, s.losses_floor = down
         provable = [s for s in scored if s.choosing is not None]
         if provable and not plays:
+            share = rows / len(episode_lengths(self.parts.choosing))
+            enough = [s for s in provable if s.chosen_ess * share > 1.3 * look.LEAST_ESS]
+            provable = enough or provable  # the rest would not pass the check of overlap
             return max(provable, key=lambda s: s.promise(rows))
         return max(scored, key=lambda s: s.worth)
 
@@ -340,8 +346,9 @@ class _Run:
             agree += fqe
         return CandidateResult(
             key=c.key, params=params, value=paid + gain, low=paid + low, high=paid + high,
-            gain=gain, gain_low=low, gain_high=high, ess=s.ess, support=1.0, p_value=p,
-            tested=tested, agreement=tuple(agree),
+            gain=gain, gain_low=low, gain_high=high, support=1.0, p_value=p,
+            ess=s.ess if s.judging is not None else float("nan"), tested=tested,
+            agreement=tuple(agree),
         )  # fmt: skip
 
     def _verdict(
@@ -362,13 +369,13 @@ class _Run:
             assert result.p_value is not None
             proved, worse = result.p_value <= self.level, self._worse(best)
             what = f"{len(best.judging)} held-out episodes with importance weights"
+        failed = next((c for c in checks if not c.passed), None)
+        if failed is not None and (proved or worse):
+            return "HOLD", failed.reason, checks
         if worse:
             return "REJECT", f"Not better by more than the margin, on {what}.", checks
         if not proved:
             return "HOLD", f"The gain is not proven on {what}.", checks
-        failed = next((c for c in checks if not c.passed), None)
-        if failed is not None:
-            return "HOLD", failed.reason, checks
         if self.range.source == "observed" and not self.accept_observed:
             lo, hi = self._limits()
             return "HOLD", (
@@ -550,7 +557,8 @@ def _horizon(log: Transitions, task: Any) -> int:
 
 def _acting(reference: Any) -> Callable[[Tensor], Tensor]:
     if hasattr(reference, "act"):
-        return lambda obs: reference.act(obs).action
+        act: Any = reference.act
+        return lambda obs: act(obs).action
     if not callable(reference):
         raise InputError("the reference has to act: give a function of observations, or a policy")
     return reference

@@ -23,9 +23,9 @@ from surpass.objectives.views import TrajectoryQuery, ones_like_rows
 from surpass.parts import Part, part
 
 __all__ = [
-    "abstract_reward_process", "at_end", "averaged", "cumulative", "last_ratios", "marginal",
-    "modeled_path", "no_path", "path_alone", "per_step", "return_below", "state_marginal",
-    "sum_of_steps", "trajectory",
+    "abstract_reward_process", "at_end", "averaged", "cumulative", "double_marginal", "last_ratios",
+    "marginal", "modeled_path", "no_path", "path_alone", "per_step", "return_below",
+    "state_marginal", "sum_of_steps", "trajectory",
 ]  # fmt: skip
 
 PathWeight = Part[[TrajectoryQuery], Tensor]
@@ -126,6 +126,19 @@ def trajectory(
     before = torch.cat((torch.ones_like(w[:, :1]), w[:, :-1]), 1)
     steps = w * (query.reward - predicted) + before * value
     return (query.mask * steps) @ query.discount
+
+
+@part(needs=("q", "marginal"))
+def double_marginal(query: TrajectoryQuery, /) -> Float[Tensor, "N"]:
+    """v(s_0) + sum_t gamma^t w_t (r_t + gamma v_{t+1} - q_t), w of (s, a) alone.
+
+    Kallus and Uehara, Double reinforcement learning for efficient off-policy evaluation in Markov
+    decision processes (2020).
+    """
+    after = torch.cat((query.direct[:, 1:], torch.zeros_like(query.direct[:, :1])), 1)
+    follows = torch.cat((query.mask[:, 1:], torch.zeros_like(query.mask[:, :1])), 1)
+    error = query.reward + query.gamma * after * follows - query.logged_q
+    return query.direct[:, 0] + (query.mask * query.extras["marginal"] * error) @ query.discount
 
 
 @part(needs=("q",))

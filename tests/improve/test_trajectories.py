@@ -53,7 +53,7 @@ def test_what_was_proven_is_true_when_it_is_played(cart_pole, result, tmp_path):
     task = ControlTask("cart-pole", "", CartPole(horizon=60))
     played = returns(task, lambda obs: policy.sample(obs.double())[0], 1000)
     gain = float(played.mean()) - result.reference.value
-    assert result.best.gain_low - 1 < gain < result.best.gain_high + 1  # 1: of the log's own mean
+    assert 0 < result.best.gain_low < gain
     text = (tmp_path / "report" / "verdict.md").read_text()
     assert "per episode" in text and "per decision" not in text
     told = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -91,7 +91,7 @@ def test_with_an_environment_play_decides():
     log = point_log("medium", 15_000)
     for name, act, verdict in (
         ("expert", lambda obs: (-(2 * obs[:, :2] + 1.5 * obs[:, 2:])).clamp(-1, 1), "PROMOTE"),
-        ("still", lambda obs: 0 * obs[:, :2], "REJECT"),
+        ("away", lambda obs: obs[:, :2].sign(), "REJECT"),
     ):
         found = play(log, act, name)
         assert found.verdict == verdict

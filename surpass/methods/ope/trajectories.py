@@ -4,6 +4,7 @@ processes."""
 from __future__ import annotations
 
 from surpass.critics.fitted_q import FittedQ, RandomBins
+from surpass.critics.minimax_weights import MinimaxWeights
 from surpass.forms import Estimator
 from surpass.objectives.scores import linearized
 from surpass.objectives.trajectory_scores import (
@@ -11,6 +12,8 @@ from surpass.objectives.trajectory_scores import (
     at_end,
     averaged,
     cumulative,
+    double_marginal,
+    marginal,
     modeled_path,
     path_alone,
     per_step,
@@ -18,7 +21,7 @@ from surpass.objectives.trajectory_scores import (
 )
 from surpass.registry import system
 
-__all__ = ["drt", "fqe", "pdis", "sndrt", "snpdis", "sntis", "star", "tis"]
+__all__ = ["drl", "drt", "fqe", "mwl", "pdis", "sndrt", "snpdis", "sntis", "star", "tis"]
 
 _KNOWN = "the behavior policy's probabilities are those of the log and cover the target"
 _RATIO = f"{_KNOWN}; bias of order 1/n"
@@ -91,3 +94,26 @@ def star(
         biased=True,
         assumptions=f"{_KNOWN}; consistent for any bins when all ratios weigh a step",
     )
+
+
+_MARGIN = "the features can express the ratio of the two policies' state-action frequencies"
+
+
+@system("mwl")
+def mwl(model: MinimaxWeights = MinimaxWeights()) -> Estimator:
+    """Marginalized importance sampling: mean of sum_t gamma^t w(s_t, a_t) r_t, w by minimax weight
+    learning. No behavior probabilities are needed."""
+    score = trajectory(marginal())
+    return Estimator(score, {"marginal": model}, unit="episode", biased=True, assumptions=_MARGIN)
+
+
+@system("drl")
+def drl(
+    weight: MinimaxWeights = MinimaxWeights(), model: FittedQ = FittedQ()
+) -> Estimator:  # fmt: skip
+    """Double reinforcement learning: marginalized weights and fitted Q evaluation, right where
+    either is."""
+    return Estimator(
+        double_marginal(), {"marginal": weight, "q": model}, unit="episode", biased=True,
+        assumptions=f"{_MARGIN}, or the model of action values is right",
+    )  # fmt: skip
