@@ -437,29 +437,6 @@ def evidence(
     run(action, keys, family=family, seeds=seeds, jobs=jobs, as_json=as_json)
 
 
-def monitor(
-    logs: Positional[str],
-    /,
-    *,
-    watch: str = "auto",
-    anchor: Annotated[str | None, arg(metavar="LOGS")] = None,
-    time: Column = None,
-    as_json: Annotated[bool, arg(name="json")] = False,
-) -> None:
-    """Watch a log or a stream for drift: when, what, and how sure.
-
-    Args:
-        logs: The log to watch, in order; - reads JSON lines from standard input.
-        watch: The monitor, by key; auto chooses by the columns.
-        anchor: What things were like before; the first fifth of the log by default.
-        time: The column that orders the rows.
-        as_json: Print each reading as a line of JSON.
-    """
-    from surpass.serve.command import monitor as run
-
-    run(logs, watch=watch, anchor=anchor, time=time, as_json=as_json)
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "improve": improve,
     "train": train,
@@ -468,7 +445,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "evidence": evidence,
     "serve": serve,
-    "monitor": monitor,
     "tasks": tasks,
     "zoo": zoo,
 }

@@ -25,6 +25,8 @@ class _Headed(nn.Module):
 
     head: str
     width: int
+    edges: Tensor
+    levels: Tensor
 
     def _prepare(self, head: str, bins: int, support: tuple[float, float]) -> None:
         self.head = head

@@ -306,7 +306,7 @@ def _record(found: Mapping[str, Any]) -> Transitions:
     }
     if extras:
         fields["extras"] = TensorDict(extras, batch_size=[rows])
-    return cast(Transitions, Transitions(**fields, batch_size=[rows]))  # type: ignore[call-arg]
+    return cast(Transitions, Transitions(**fields, batch_size=[rows]))  # pyright: ignore[reportCallIssue]
 
 
 def columns_of(log: Transitions, *, d4rl: bool = False) -> dict[str, np.ndarray]:

@@ -144,7 +144,8 @@ def write_trajectories(log: Transitions, path: str | Path, **minari: Any) -> Pat
             elif ending == ".npz":
                 with temporary.open("wb") as stream:
                     arrays: dict[str, Any] = columns_of(log, d4rl=True)
-                    np.savez_compressed(stream, **{**arrays, _KEY: np.array(note)})
+                    save: Any = np.savez_compressed
+                    save(stream, **{**arrays, _KEY: np.array(note)})
             else:
                 columns = {k: _arrow(v) for k, v in columns_of(log).items()}
                 table = pa.table(columns).replace_schema_metadata({_KEY: note})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -561,7 +561,7 @@ def _acting(reference: Any) -> Callable[[Tensor], Tensor]:
         return lambda obs: act(obs).action
     if not callable(reference):
         raise InputError("the reference has to act: give a function of observations, or a policy")
-    return reference
+    return cast("Callable[[Tensor], Tensor]", reference)
 
 
 def _settlement(

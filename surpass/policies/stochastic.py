@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -110,7 +110,7 @@ def score(
     wanted = [need for need in needs if callable(need)]
     if hasattr(policy, "logits"):
         readout: Any = read_out(policy.logits(flat), chosen.long(), moments_of(tuple(wanted)))
-        found = {n.__name__: n(readout).reshape(shape) for n in wanted}
+        found = {n.__name__: cast(Tensor, n(readout)).reshape(shape) for n in wanted}
         return readout.logp.reshape(shape), found
     found = {}
     for need in wanted:

@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -180,9 +180,11 @@ class Engine:
             for key, tensor in held.items():
                 tensor = tensor.to(self.device)
                 state[f"part.{path}:{key}"] = (
-                    tensor.clone() if single else tensor.expand(self.seeds, *tensor.shape).clone()
+                    tensor.clone()
+                    if single
+                    else tensor.expand(self.seeds or 1, *tensor.shape).clone()
                 )
-        shape = () if single else (self.seeds,)
+        shape: tuple[int, ...] = () if single else (self.seeds or 1,)
         state["watch.first"] = torch.full(shape, -1.0, device=self.device)
         if self.form.source.kind == "log":
             size = (*shape, self.form.source.size)
@@ -217,7 +219,7 @@ class Engine:
 
     def _named(self, row: Tensor) -> dict[str, Any]:
         """The same, by name: schedules by path, Adam's by step and repetition."""
-        values = {"step": row[0]}
+        values: dict[str, Any] = {"step": row[0]}
         at = 1
         for path in self._schedules:
             values[path] = row[at]
@@ -353,9 +355,10 @@ class Engine:
                 terms, after = terms_of(parameters)
                 return sum(terms.values(), torch.zeros((), device=self.device)), (terms, after)
 
-            gradients, (terms, after) = grad(total, has_aux=True)(trained)
+            gradients, (terms, after) = cast(Any, grad(total, has_aux=True)(trained))
             return gradients, terms, after
-        terms, pull, after = vjp(terms_of, trained, has_aux=True)
+        found: Any = vjp(terms_of, trained, has_aux=True)
+        terms, pull, after = found
         rule = _Descent(terms, pull)
         gradients, more = run(
             step.gradient, (rule,), numbers=numbers, state=held, at=("update", str(i), "gradient")

@@ -8,7 +8,7 @@ of them, traced into the update, so that rows are gathered inside it) and a part
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -30,9 +30,13 @@ Tables = dict[str, Tensor]
 class Stream(Protocol):
     """A source that is open."""
 
-    tables: Tables
     names: tuple[str, ...]
-    spent: int
+
+    @property
+    def tables(self) -> Tables: ...
+
+    @property
+    def spent(self) -> int: ...
 
     def sample(self, tables: Tables, size: int | None = None) -> Rows:
         """A batch; pure, with randomness from torch's default generator."""
@@ -241,7 +245,7 @@ class LogStream:
         return both.mean(0).float(), both.std(0).float() + 1e-3
 
     def _standard(self, obs: Tensor) -> Tensor:
-        return obs if self.mean is None else (obs - self.mean) / self.std
+        return obs if self.mean is None else (obs - self.mean) / cast(Tensor, self.std)
 
     def _weights(self, log: Transitions, tables: Tables, options: Mapping[str, Any]) -> None:
         if log.weight is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from jaxtyping import Float
+from torch import Tensor
 
 from surpass.forms import Planner
 from surpass.objectives.periodic import Periods, periodic
@@ -13,7 +14,7 @@ __all__ = ["recovering_rewards"]
 
 
 @part
-def periodic_plan(rewards: Any, /, pulls: int = 1) -> Periods:
+def periodic_plan(rewards: Float[Tensor, "N D"], /, pulls: int = 1) -> Periods:
     """The purely periodic plan of known recovery curves [N, D]."""
     return periodic(rewards, pulls)
 
