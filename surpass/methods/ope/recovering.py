@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from surpass.forms import Planner
 from surpass.objectives.periodic import Periods, periodic
@@ -14,7 +14,7 @@ __all__ = ["recovering_rewards"]
 
 
 @part
-def periodic_plan(rewards: Float[Tensor, "N D"], /, pulls: int = 1) -> Periods:
+def periodic_plan(rewards: Float[np.ndarray, "N D"], /, pulls: int = 1) -> Periods:
     """The purely periodic plan of known recovery curves [N, D]."""
     return periodic(rewards, pulls)
 
