@@ -60,6 +60,9 @@ def improve(
     open-bandit:random/men or digits. Columns are guessed and shown; name them where the guess is
     wrong. Decision logs need an action, a reward and the propensity of the logged action.
 
+    Trajectories are read from D4RL-style HDF5, npz, Minari data sets and Parquet; with --env the
+    chosen policy plays there too.
+
     In Python: surpass.improve("logs.parquet").save("report").
 
     Try: surpass improve clicks.parquet --out report
