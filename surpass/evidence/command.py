@@ -74,27 +74,19 @@ def _table(keys: Sequence[str], as_json: bool) -> None:
         print(json.dumps(entries, indent=1))
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("key", "verdict", "metric", "ours", "baseline", "bar", "mean (95 %)", "seeds"):
-        table.add_column(column, no_wrap=column in ("key", "verdict"))
+    for column in ("key", "verdict", "result (95 %)", "bar", "seeds"):
+        table.add_column(column, no_wrap=True)
     for e in entries:
-        ours, theirs = (sum(e[side]) / len(e[side]) for side in ("ours", "theirs"))
-        interval = f"{e['mean']:.4g} ({e['low']:.4g} to {e['high']:.4g})"
+        interval = f"{e['mean']:.3g} ({e['low']:.3g} to {e['high']:.3g})"
         word = f"[{SHADES[e['verdict']]}]{e['verdict']}"
-        table.add_row(
-            e["key"],
-            word,
-            e["metric"],
-            f"{ours:.4g}",
-            f"{theirs:.4g}",
-            e["bar"],
-            interval,
-            str(len(e["seeds"])),
-        )
+        table.add_row(e["key"], word, interval, e["bar"], str(len(e["seeds"])))
     console = Console()
     console.print(table)
     words = [e["verdict"] for e in entries]
     total = ", ".join(f"{words.count(w)} {w}" for w in ("holds", "fails", "inconclusive"))
-    console.print(f"\n{len(entries)} entries: {total}", highlight=False)
+    console.print(
+        f"\n{len(entries)} entries: {total}. More of one: surpass show KEY", highlight=False
+    )
 
 
 def _verify(keys: Sequence[str], seeds: int | None, jobs: int, as_json: bool) -> None:
