@@ -7,6 +7,7 @@ column, and `cross_fitted` makes every row's entry from folds that the row is no
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -60,9 +61,10 @@ class Nuisance(Protocol):
         ...
 
 
-class RewardModel:
+class RewardModel(ABC):
     """The base of the models here: say how to `fit`, and it serves as the nuisance `q` too."""
 
+    @abstractmethod
     def fit(
         self,
         context: Float[Tensor, "N d"],
@@ -74,7 +76,6 @@ class RewardModel:
     ) -> FittedRewards:
         """Fit to logged decisions; `weight` counts rows, `n_actions` names actions that were never
         logged."""
-        raise NotImplementedError
 
     def learn(self, query: Query) -> Predictor:
         """Fit to the rows of a query."""

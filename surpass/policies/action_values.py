@@ -6,6 +6,7 @@ dict, so that a file never holds code.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ class ActionValues(nn.Module):
     n_actions: int
     config: dict[str, Any]
 
-    def forward(self, context: Float[Tensor, "N d"]) -> Float[Tensor, "N A"]:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, context: Float[Tensor, "N d"]) -> Float[Tensor, "N A"]: ...
 
 
 @policy_class

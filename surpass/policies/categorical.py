@@ -8,6 +8,7 @@ A decision policy is a module with `forward(context [N, d], reference [N, A]) ->
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -41,10 +42,10 @@ class DecisionPolicy(nn.Module):
 
     config: dict[str, Any]
 
+    @abstractmethod
     def forward(
         self, context: Float[Tensor, "N d"], reference: Float[Tensor, "N A"]
-    ) -> Float[Tensor, "N A"]:
-        raise NotImplementedError
+    ) -> Float[Tensor, "N A"]: ...
 
 
 class _OverValues(DecisionPolicy):

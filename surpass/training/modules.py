@@ -98,6 +98,11 @@ class ModuleTrainer:
         self, form: LanguageForm, policy: LanguagePolicy, stream: Any, *, seed: int = 0,
         piece: int | None = None, roles: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
+        if form.gradient is not None:
+            raise InputError(
+                f"the gradient rule {form.gradient!r} is not run on language models yet; "
+                "a plain sum of gradients would be another method, so none is trained"
+            )
         self.form, self.policy, self.stream = form, policy, stream
         self.piece = piece or 1 << 30
         self.step = 0
