@@ -220,10 +220,10 @@ def smooth(
 
 
 def gradient_of(of: Callable[[Tensor], Tensor], mean: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
-    """The gradient of a value in the means of its terms, itself a constant."""
+    """The gradient of a value in the means of its terms; it is differentiable where they are."""
     with torch.enable_grad():
-        at = mean.detach().requires_grad_()
-        return torch.autograd.grad(of(at), at)[0]
+        at = mean if mean.requires_grad else mean.detach().requires_grad_()
+        return torch.autograd.grad(of(at), at, create_graph=mean.requires_grad)[0]
 
 
 def self_normalized(weight: Weight = importance(), baseline: Baseline = nothing()) -> Score:
