@@ -7,7 +7,7 @@ column, and `cross_fitted` makes every row's entry from folds that the row is no
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -61,7 +61,7 @@ class Nuisance(Protocol):
         ...
 
 
-class RewardModel(ABC):
+class RewardModel:
     """The base of the models here: say how to `fit`, and it serves as the nuisance `q` too."""
 
     @abstractmethod
