@@ -339,7 +339,8 @@ def _judge(
     figures = {"look": look, "e": e, "inverse": 1 / max(e, 1e-300), "p": tested.p}
     condition = f", provided that {limits.assumption}" if limits.source == "observed" else ""
     if looks is None:
-        said = f"after {look} looks the e-value is {e:.3g}, and {1 / level:g} is needed"
+        looked = f"{look} look{'s' * (look > 1)}"
+        said = f"after {looked} the e-value is {e:.3g}, and {1 / level:g} is needed"
         proven = e >= 1 / level
     else:
         if look > looks:
