@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +128,14 @@ def test_an_unwritable_output_folder_is_one_line(tmp_path, capsys):
 
 
 def test_ctrl_c_leaves_no_partial_folder_and_says_so(tmp_path):
-    log = table(tmp_path / "log.csv", rows=20_000)
+    log = table(tmp_path / "log.csv", rows=60_000)
     process = subprocess.Popen(
-        [sys.executable, "-m", "surpass.cli", "improve", str(log), "--out", str(tmp_path / "r")],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        [sys.executable, "-m", "surpass", "improve", str(log), "--out", str(tmp_path / "r")],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
-    time.sleep(4)
+    assert process.stdout is not None
+    assert any("column reward" in line for line in process.stdout)  # it is at work now
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped" in err
