@@ -140,3 +140,27 @@ def test_ctrl_c_leaves_no_partial_folder_and_says_so(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped" in err
     assert sorted(os.listdir(tmp_path)) == ["log.csv"]
+
+
+def test_a_gain_that_rests_on_a_few_large_rewards_is_held_when_winsorized():
+    import surpass
+
+    rng = np.random.default_rng(0)
+    action = rng.integers(0, 3, 3000)
+    reward = np.where((action == 1) & (rng.uniform(size=3000) < 0.04), 10.0, 0.5)
+    log = {"action": action, "reward": reward, "propensity": np.full(3000, 1 / 3)}
+    log["age"] = rng.normal(size=3000)
+    plain = surpass.improve(log, methods="tilt", reward_range=(0, 10))
+    cut = surpass.improve(log, methods="tilt", reward_range=(0, 10), winsorize=0.95)
+    assert plain.verdict == "PROMOTE"
+    assert cut.verdict == "HOLD" and "rewards cut at 0.5" in cut.reason
+
+
+def test_a_policy_folder_is_evaluated_on_a_named_log(tmp_path, capsys):
+    import surpass
+
+    surpass.improve("digits:rows=1000", methods="tilt", out=tmp_path / "r")
+    capsys.readouterr()
+    argv = ["evaluate", str(tmp_path / "r"), "--logs", "digits:rows=1000", "--json"]
+    assert main(argv) == 0
+    assert '"dr"' in capsys.readouterr().out

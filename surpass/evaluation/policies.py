@@ -9,6 +9,7 @@ from typing import Any
 
 from surpass.data import open_log
 from surpass.data.records import Decisions
+from surpass.data.sources import is_source
 from surpass.data.tables import TableLog
 from surpass.errors import InputError
 from surpass.evaluation.decisions import DEFAULT
@@ -84,7 +85,7 @@ def _opened(logs: Any, policy: Any, columns: Mapping[str, Any]) -> Any:
     if isinstance(logs, Iterator) or (isinstance(logs, list | tuple) and not columns):
         return logs
     options: dict[str, Any] = dict(columns)
-    if encoder is not None:
+    if encoder is not None and not (is_source(str(logs)) and not Path(str(logs)).exists()):
         options |= {"encoder": encoder, "actions": list(policy.actions)}
     return open_log(logs, **options)
 

@@ -23,8 +23,8 @@ from surpass.improve.agreement import agreement
 from surpass.improve.diagnose import candidate_probabilities, diagnosis, reward_predictions
 from surpass.improve.hold import settlement
 from surpass.improve.improvement import Design, Improvement
-from surpass.improve.nominate import Candidate, Learner, Validation
-from surpass.improve.procedure import LEARNERS, Decision, Tested, decide, decide_given
+from surpass.improve.nominate import Candidate, Learner, Validation, score_candidate
+from surpass.improve.procedure import LEARNERS, Decision, Tested, decide, decide_given, test_stages
 from surpass.improve.references import reference_table
 from surpass.improve.results import CandidateResult, Check, Estimate, Settlement
 from surpass.improve.scoring import Rows, reward_range
@@ -168,7 +168,8 @@ def improve_decisions(
     said = _assumptions(decision, log, propensity, reference)
     return explain(
         decision, log, group, sticky, truth=truth, name=name, assumptions=said,
-        off_policy=reference is not None, seconds=seconds, say=say,
+        off_policy=reference is not None, design="given" if candidates else "learned",
+        seconds=seconds, say=say,
     )  # fmt: skip
 
 
@@ -336,28 +337,48 @@ def _by_time(best: Tested, log: Decisions) -> tuple[np.ndarray, np.ndarray]:
     return best.x.numpy()[order], moment[order]
 
 
+def _learning(decision: Decision) -> Tensor:
+    learn = decision.plan.learn(0)
+    return learn if len(learn) else decision.plan.order  # given policies learn from no row
+
+
+def _fitted_reference(rows: Rows) -> nn.Module | None:
+    """A model of the reference, where only the propensity of the logged action is known."""
+    if rows.reference is not None:
+        return None
+    return fit_multinomial(rows.context, rows.action, rows.n_actions)
+
+
+@torch.no_grad()
 def _winsorized(decision: Decision, quantile: float) -> Decision:
     """The same test with rewards cut at a quantile of the learning rows; both must pass."""
     if not 0.5 < quantile < 1:
         raise InputError(
             f"--winsorize is {quantile:g}; give a quantile between 0.5 and 1, such as 0.99"
         )
-    cut = float(torch.quantile(decision.rows.reward[decision.plan.learn(0)], quantile))
+    cut = float(torch.quantile(decision.rows.reward[_learning(decision)], quantile))
     rows = replace(
         decision.rows, reward=decision.rows.reward.clamp_max(cut), hi=min(decision.range.hi, cut)
     )
-    limits = replace(decision.range, hi=rows.hi)
-    again = decide(
-        rows,
-        limits,
-        decision.plan,
-        level=decision.level,
-        margin=decision.margin,
-        seed=decision.seed,
-        accept_observed=True,
-        walk=False,
+    best = decision.best
+    assert best is not None
+    stages = []
+    for stage in best.stages:
+        nomination = decision.nominations[stage.stage] if decision.nominations else None
+        fitted = nomination.fitted if nomination is not None else _fitted_reference(rows)
+        critic = stage.candidate.critic or (nomination.critic if nomination is not None else None)
+        assert critic is not None
+        found = score_candidate(stage.candidate, rows.take(stage.rows), fitted, critic)
+        stages.append(
+            replace(
+                stage, phi=found.phi, phi_high=found.phi_high, lower=float(found.lower),
+                upper=float(found.upper), weight=found.weight, unsupported=found.unsupported,
+            )
+        )  # fmt: skip
+    again = test_stages(
+        best.key, stages, best.unit, best.largest_unit, decision.margin, decision.level
     )
-    if again.verdict == "PROMOTE":
+    if again.p <= decision.level:
         return decision
     return decision.held(
         f"the gain is not proven for rewards cut at {cut:.4g}: it rests on a few large ones"
