@@ -11,9 +11,7 @@ lies on the other side, `inconclusive` when it straddles the bar. With further b
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ import numpy as np
 from scipy import stats
 
 from surpass.errors import InputError, nearest
+from surpass.evidence.source import fingerprint
 from surpass.registry import find
 
 __all__ = [
@@ -115,12 +114,8 @@ class Experiment:
 
     @property
     def fingerprint(self) -> str:
-        """Of the experiment's source: results of another version are not continued."""
-        try:
-            source = inspect.getsource(inspect.getmodule(self.run) or self.run)
-        except OSError:
-            source = repr(self.run)
-        return hashlib.sha256(source.encode()).hexdigest()[:16]
+        """Of the experiment's code: results of another version are not continued."""
+        return fingerprint(self.run)
 
 
 def evidence(
