@@ -11,6 +11,7 @@ medium-replay log. Policies act as they explored, so that every action has a pro
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +29,16 @@ from surpass.methods.online.actor_critic import sac
 from surpass.methods.online.policy_gradients import ppo
 from surpass.policies.acting import InEnvironment
 from surpass.tasks.catalog import task as open_task
-from surpass.tasks.point import point_log
+from surpass.tasks.point import Controller, point_log
 from surpass.tasks.recording import joined, record
+from surpass.training.checkpoint import describe_form
 from surpass.training.on_policy import lowered
 from surpass.training.run import Trained, load_trained, train
 from surpass.zoo.shelf import Zoo, item, items
 
 __all__ = ["SCHOOLS", "School", "behavior", "open_data", "references"]
 
-LOG, NOTE = "log.parquet", "policies.json"
+LOG, NOTE, SNAPSHOT = "log.parquet", "policies.json", "snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class School:
 
     Attributes:
         task: its name. recipe: what trains. steps: environment steps. every: updates between
-            snapshots. rows: of each log. minutes: about how long training takes.
+            snapshots. rows: of each log. minutes: about how long training takes. episodes: of the
+            returns that stand for 0 and 100. small: part of the set that tests use.
     """
 
     task: str
@@ -54,18 +57,25 @@ class School:
     every: int
     rows: int
     minutes: float
+    episodes: int = 512
+    small: bool = False
 
 
 SCHOOLS: dict[str, School] = {
     "pendulum": School(
-        "pendulum", lambda: sac(lr=1e-3, hidden=(64, 64), warm=500), 6_000, 500, 20_000, 1.0
+        "pendulum", lambda: sac(lr=1e-3, hidden=(64, 64), warm=500), 6_000, 250, 20_000, 0.5,
+        small=True,
     ),
     "cart-pole": School(
         "cart-pole", lambda: ppo(envs=16, horizon=64, epochs=4, minibatches=4, lr=2e-3),
-        40_000, 64, 20_000, 0.5,
+        40_000, 64, 20_000, 1.0,
     ),
-    "hopper": School("Hopper-v5", sac, 70_000, 5_000, 100_000, 14.0),
-    "half-cheetah": School("HalfCheetah-v5", sac, 60_000, 5_000, 100_000, 12.0),
+    "hopper": School(
+        "Hopper-v5", lambda: sac(hidden=(128, 128)), 120_000, 5_000, 100_000, 8.0, 128
+    ),
+    "half-cheetah": School(
+        "HalfCheetah-v5", lambda: sac(hidden=(128, 128)), 100_000, 5_000, 100_000, 8.0, 128
+    ),
 }  # fmt: skip
 
 
@@ -94,33 +104,41 @@ def open_data(name: str) -> Any:
 # policies
 
 
-def _school(name: str, folder: Path) -> dict[str, Any]:
-    """Train, keep snapshots, and name the medium one and the expert."""
+def _school(name: str, folder: Path, work: Path) -> dict[str, Any]:
+    """Train, keep snapshots, and name the medium one and the expert; what was stopped goes on from
+    its checkpoint in `work`."""
     school = SCHOOLS[name]
     task = open_task(school.task)
-    found: list[dict[str, Any]] = []
 
     def keep(step: int, metrics: dict[str, float], trained: Trained) -> None:
-        place = folder / f"step{step}"
+        place = work / f"step{step}"
         trained.save(place)
-        worth = roll_out(trained.policy, task, 32).mean
-        found.append({"folder": place.name, "step": step, "return": worth})
+        note = {"folder": place.name, "step": step, "return": roll_out(trained, task, 32).mean}
+        (place / SNAPSHOT).write_text(json.dumps(note), encoding="utf-8")
 
     trained = train(
-        school.recipe(), task=task, steps=school.steps, callback=keep, log_every=school.every
-    )
-    random = roll_out(_uniform(trained.spaces), task, 512).mean
+        school.recipe(), task=task, steps=school.steps, callback=keep, log_every=school.every,
+        out=work, resume=True, save_every=school.every,
+    )  # fmt: skip
+    notes = [json.loads(p.read_text(encoding="utf-8")) for p in work.glob(f"step*/{SNAPSHOT}")]
+    found = sorted(notes, key=lambda n: n["step"])
+    random = roll_out(_uniform(trained.spaces), task, school.episodes).mean
     best = max(found, key=lambda f: f["return"])
     if best["return"] <= random:
         raise InputError(f"{name}: training did not get beyond random ({random:.4g})")
     third = random + (best["return"] - random) / 3.0
     first = next(i for i, f in enumerate(found) if f["return"] >= third)
-    expert = load_trained(folder / best["folder"])
+    for snapshot in found:
+        shutil.copytree(work / snapshot["folder"], folder / snapshot["folder"])
+    medium, expert = found[first]["folder"], best["folder"]
+    worth = {k: roll_out(load_trained(folder / v), task, school.episodes).mean
+             for k, v in (("medium", medium), ("expert", expert))}  # fmt: skip
     note = {
-        "task": school.task, "snapshots": found, "medium": found[first]["folder"],
-        "replay": [f["folder"] for f in found[: first + 1]], "expert": best["folder"],
-        "random_return": random, "expert_return": roll_out(expert.policy, task, 512).mean,
-        "seed": 0, "steps": school.steps,
+        "task": school.task, "recipe": describe_form(trained.form, trained.spaces)["form"],
+        "seed": 0, "steps": school.steps, "snapshots": found, "medium": medium,
+        "replay": [f["folder"] for f in found[: first + 1]], "expert": expert,
+        "episodes": school.episodes, "random_return": random, "medium_return": worth["medium"],
+        "expert_return": worth["expert"],
     }  # fmt: skip
     (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     return note
@@ -154,7 +172,8 @@ def references(zoo: Zoo, name: str, path: Path | None = None) -> None:
 
     note = _note(zoo.build(f"{name}-policies"))
     write_reference(
-        note["task"], note["random_return"], note["expert_return"], path, episodes=512, seed=0,
+        note["task"], note["random_return"], note["expert_return"], path,
+        episodes=note["episodes"], seed=0,
         expert_policy=f"{name}-policies/expert of the zoo, {note['steps']} steps",
     )  # fmt: skip
 
@@ -210,11 +229,11 @@ def _worth(log: Transitions) -> dict[str, float]:
 
 def _register(name: str, school: School) -> None:
     def build_policies(folder: Path, zoo: Zoo) -> dict[str, Any]:
-        return _school(name, folder)
+        return _school(name, folder, zoo.workshop(f"{name}-policies"))
 
     item(
         f"{name}-policies", line=f"snapshots of a training run on {school.task}", load=_policies,
-        minutes=school.minutes,
+        minutes=school.minutes, version=2, small=school.small,
     )(build_policies)  # fmt: skip
     lines = {
         "random": "uniform actions",
@@ -229,14 +248,28 @@ def _register(name: str, school: School) -> None:
             policies, note = zoo(f"{name}-policies"), _note(zoo.place(f"{name}-policies"))
             log = _recorded(name, kind, policies, note, school.rows)
             write_trajectories(log, folder / LOG)
-            return {"task": school.task, "policies": f"{name}-policies", **_worth(log)}
+            told = _worth(log)
+            low, high = note["random_return"], note["expert_return"]
+            score = 100.0 * (told["mean_return"] - low) / (high - low)
+            return {"task": school.task, "policies": f"{name}-policies", "seed": 0, **told,
+                    "score": score}  # fmt: skip
 
-        item(f"{name}-{kind}", line=f"{school.task}: {line}", load=_read, minutes=0.1)(build)
+        item(
+            f"{name}-{kind}", line=f"{school.task}: {line}", load=_read, version=2,
+            minutes=school.rows / 500_000, small=school.small,
+        )(build)  # fmt: skip
 
 
+_LEARNING: tuple[Controller, ...] = tuple(
+    Controller(wander=w, noise=n) for w, n in ((1.4, 0.9), (1.2, 0.7), (1.0, 0.5))
+)
 _POINT: dict[str, tuple[Any, str]] = {
     "random": ("random", "uniform actions"),
     "medium": ("medium", "a wrong goal per episode, noise 0.3"),
+    "medium-replay": (
+        {"random": 0.2, **dict.fromkeys((*_LEARNING, "medium"), 0.2)},
+        "from uniform actions to medium in five steps, wrong goals ever nearer",
+    ),
     "expert": ("noisy-expert", "the expert with noise 0.1"),
     "bimodal": ("bimodal", "the expert's action or its opposite"),
     "mixed": ({"random": 0.5, "medium": 0.3, "noisy-expert": 0.2}, "random, medium and expert"),

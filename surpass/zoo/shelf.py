@@ -15,6 +15,7 @@ import json
 import os
 import pkgutil
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +112,11 @@ class Zoo:
         return found.load(place)
 
     def find(self, name: str) -> Item:
+        """How a name is built and read.
+
+        Raises:
+            InputError: when there is no such name.
+        """
         known = items()
         if name not in known:
             hint = nearest(name, list(known))
@@ -134,11 +140,17 @@ class Zoo:
         found, place = self.find(name), self.place(name)
         if self.has(name) and not force:
             return place
+        if force:
+            shutil.rmtree(self.workshop(name), ignore_errors=True)
         self.say(f"building {name} (about {found.minutes:g} min)")
         start = time.perf_counter()
         with atomic_dir(place, overwrite=True) as folder:
             made = found.build(folder, self)
-            files = {p.name: _checksum(p) for p in sorted(folder.iterdir()) if p.is_file()}
+            files = {
+                p.relative_to(folder).as_posix(): _checksum(p)
+                for p in sorted(folder.rglob("*"))
+                if p.is_file()
+            }
             note = {
                 "name": name,
                 "version": found.version,
@@ -149,7 +161,14 @@ class Zoo:
                 "date": datetime.now(UTC).date().isoformat(),
             }
             (folder / PROVENANCE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(self.workshop(name), ignore_errors=True)
         return place
+
+    def workshop(self, name: str) -> Path:
+        """A folder that outlives a build that was stopped, for checkpoints; gone once it is
+        built."""
+        place = self.place(name)
+        return place.with_name(f".{place.name}.work")
 
     def _verify(self, place: Path) -> None:
         note = json.loads((place / PROVENANCE).read_text(encoding="utf-8"))

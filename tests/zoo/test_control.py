@@ -18,9 +18,10 @@ def returns_of(log):
 def test_the_logs_of_point_are_ordered_as_their_names_say(tmp_path):
     zoo = Zoo(folder=tmp_path)
     score = {k: float(normalized("point", returns_of(zoo(f"point-{k}"))).mean())
-             for k in ("random", "medium", "expert", "mixed")}  # fmt: skip
+             for k in ("random", "medium-replay", "medium", "expert", "mixed")}  # fmt: skip
     assert abs(score["random"]) < 5 and score["expert"] > 90
     assert score["random"] < score["mixed"] < score["expert"]
+    assert 15 < score["medium-replay"] < score["medium"] < score["expert"]
     log = zoo("point-random")
     assert torch.allclose(log.behavior_logp, torch.full_like(log.reward, -2 * math.log(2)))
     made = zoo.provenance("point-random")["made"]
