@@ -19,9 +19,9 @@ from surpass.parts import Nets, Part, part
 
 __all__ = [
     "above", "batch_centered", "best_of_group", "everything", "gae", "group_centered",
-    "group_mean", "group_size", "group_standardized", "kl_in_reward", "leave_one_out", "ones",
-    "overlong", "returns", "share_kept", "value_loss", "values", "whitened", "with_columns",
-    "with_signal",
+    "group_mean", "group_size", "group_standardized", "imitating", "kl_in_reward", "leave_one_out",
+    "ones", "overlong", "returns", "share_kept", "success_gate", "value_loss", "values", "whitened",
+    "with_columns", "with_signal",
 ]  # fmt: skip
 
 
@@ -34,6 +34,7 @@ class Sequences(Protocol):
     terminated: Bool[Tensor, "B T"] | None
     truncated: Bool[Tensor, "B T"] | None
     group: Int[Tensor, "B"] | None
+    source: Int[Tensor, "B"] | None
     extras: Any
 
     @property
@@ -216,6 +217,8 @@ def value_loss(
 
 def with_columns(seq: Sequences, **columns: Tensor) -> Any:
     """The same record with further columns in `extras`."""
+    if hasattr(seq, "filled"):  # rows of the compiled executor keep all columns in one place
+        return cast(Any, seq).filled(**columns)
     out = cast(Any, seq).clone(recurse=False)
     before = {} if seq.extras is None else dict(seq.extras.items())
     out.extras = TensorDict({**before, **columns}, batch_size=seq.mask.shape[:1])
@@ -258,9 +261,46 @@ def kl_in_reward(nets: Nets, seq: Sequences, /, beta: float = 0.05) -> Sequences
 
 
 def _with_reward(seq: Sequences, reward: Tensor) -> Sequences:
+    if hasattr(seq, "filled"):
+        return cast(Any, seq).filled(reward=reward)
     shaped = cast(Any, seq).clone(recurse=False)
     shaped.reward = reward
     return shaped
+
+
+# -------------------------------------------------------------------------- own answers and traces
+
+
+def own_of(seq: Sequences) -> Bool[Tensor, "B"]:
+    """Which sequences are the policy's own: source 0, or all where there are no others."""
+    whole = torch.ones_like(seq.mask[:, 0], dtype=torch.bool)
+    return whole if seq.source is None else seq.source == 0
+
+
+@part(needs=("group",))
+def imitating(
+    seq: Sequences, /, inner: Part[[Sequences], Any] = group_centered(), weight: float = 1.0
+) -> Float[Tensor, "B T"]:  # fmt: skip
+    """`inner` over the policy's own answers alone, and the constant `weight` for expert traces."""
+    own = own_of(seq)
+    mine = cast(Any, seq)[own]
+    out = weight * decided(seq.mask)
+    out[own] = inner(mine)
+    return out
+
+
+@part(needs=("group",))
+def success_gate(seq: Sequences, /, gate: float = 0.0, success: float = 0.5) -> Float[Tensor, "B"]:
+    """Per prompt: its own answers where more than a share `gate` of them earned `success` or more,
+    else its expert trace.
+
+    "Towards a Unified View of Large Language Model Post-Training" (2025), HPT.
+    """
+    own = own_of(seq).to(seq.mask.dtype)
+    same = same_group(seq)
+    rate = same @ (own * (seq.total >= success)) / (same @ own).clamp_min(1)
+    able = (rate > gate).to(own.dtype)
+    return able * own + (1 - able) * (1 - own)
 
 
 # ------------------------------------------------------------------------------------ selection

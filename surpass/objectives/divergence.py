@@ -19,7 +19,7 @@ from surpass.parts import part
 
 __all__ = [
     "MOMENTS", "Readout", "collision", "collision_of", "entropy", "entropy_bonus", "entropy_of",
-    "k1", "k2", "k3", "mean_logp", "moments_of", "read_out",
+    "k1", "k2", "k3", "log_partition", "mean_logp", "moments_of", "read_out",
 ]  # fmt: skip
 
 
@@ -84,7 +84,12 @@ def mean_logp(r: Readout) -> Tensor:
     return r.total / r.size - r.lse
 
 
-_WANTS: dict[Any, str] = {entropy: "mean", collision: "lse2", mean_logp: "total"}
+def log_partition(r: Readout) -> Tensor:
+    """log sum_v exp z_v: the soft value V of a state whose soft action values are the logits."""
+    return r.lse
+
+
+_WANTS: dict[Any, str] = {entropy: "mean", collision: "lse2", mean_logp: "total", log_partition: ""}
 
 
 def moments_of(needs: tuple[Any, ...]) -> tuple[str, ...]:
@@ -93,7 +98,7 @@ def moments_of(needs: tuple[Any, ...]) -> tuple[str, ...]:
     for need in needs:
         if callable(need):
             known = _WANTS.get(need)
-            wanted |= {known} if known else set(MOMENTS)
+            wanted |= {known} if known is not None else set(MOMENTS)
     return tuple(m for m in MOMENTS if m in wanted)
 
 

@@ -7,11 +7,14 @@ trajectory segments.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from surpass.errors import InputError
 from surpass.objectives.divergence import collision
 from surpass.objectives.ratio import kept
 from surpass.objectives.reduce import decided, total
@@ -20,7 +23,7 @@ from surpass.parts import part
 
 __all__ = [
     "alignment", "bradley_terry", "chosen_nll", "hinge", "kto", "logistic", "odds_ratio",
-    "regression", "robust", "squared",
+    "quantile_regression", "regression", "robust", "squared",
 ]  # fmt: skip
 
 
@@ -92,18 +95,18 @@ def bradley_terry(s: Sides, /) -> Float[Tensor, "B"]:
 
 @part(needs=(collision,))
 def alignment(s: Sides, /, cap: float = 1.0) -> Float[Tensor, "B"]:
-    """min(cap, exp(mean_t log pi - log sum_v pi^2)) of each side, multiplied: how on-policy a pair
-    is.
+    """min(cap, exp(m_w + m_l)), m the mean over decisions of log pi - log sum_v pi^2: how on-policy
+    a pair is, whatever the entropy; a weight, to be stopped.
 
     "WPO: Enhancing RLHF with Weighted Preference Optimization" (2024).
     """
 
-    def weight(steps: Steps) -> Tensor:
+    def typical(steps: Steps) -> Tensor:
         own = decided(steps.mask)
         apart = kept(steps.logp - steps.extras["collision"], own).sum(-1)
-        return (apart / own.sum(-1).clamp_min(1)).exp().clamp(max=cap)
+        return apart / own.sum(-1).clamp_min(1)
 
-    return weight(s.chosen.steps) * weight(s.rejected.steps)
+    return (typical(s.chosen.steps) + typical(s.rejected.steps)).exp().clamp(max=cap)
 
 
 # ------------------------------------------------------------------------------ scored sequences
@@ -139,3 +142,40 @@ def regression(s: Side, /, beta: float = 0.1) -> Float[Tensor, "B"]:
     count = same.sum(-1)
     implicit = beta * (s.delta - same @ s.delta / count)
     return (implicit - (s.reward - same @ s.reward / count)).square()
+
+
+@part(needs=("reference_rewards",))
+def quantile_regression(
+    s: Side, /, beta: float = 0.1, transform: str = "identity"
+) -> Float[Tensor, "B"]:
+    """(f(q) - beta log Z - beta Delta)^2, q the share of reference answers to the prompt whose
+    reward is at most this one's, Z the exact partition function of f(q) / beta.
+
+    `steps.extras["reference_rewards"]` [B, m] holds the rewards of m answers of the reference; q is
+    uniform there, so that Z is known: beta (e^(1/beta) - 1) for f = q, beta / (1 + beta) for log q
+    (q >= 1/m), e^(1/(2 beta^2)) for the normal quantile (1/m <= q <= 1 - 1/m).
+
+    "Quantile Reward Policy Optimization: Alignment with Pointwise Regression and Exact Partition
+    Functions" (2025).
+
+    Raises:
+        InputError: without those rewards, or for another transform.
+    """
+    if "reference_rewards" not in s.steps.extras:
+        raise InputError(
+            "quantiles need a column reference_rewards: to each prompt, a list of the rewards of "
+            "answers of the reference"
+        )
+    theirs = s.steps.extras["reference_rewards"]
+    m = theirs.shape[-1]
+    q = (theirs <= s.reward[:, None]).to(s.delta.dtype).mean(-1)
+    if transform == "identity":
+        target, log_z = q, 1 / beta + math.log(beta) + math.log1p(-math.exp(-1 / beta))
+    elif transform == "log":
+        target, log_z = q.clamp_min(1 / m).log(), -math.log1p(1 / beta)
+    elif transform == "normal":
+        target = torch.special.ndtri(q.clamp(min(1 / m, 0.5), max(1 - 1 / m, 0.5)))
+        log_z = 1 / (2 * beta**2)
+    else:
+        raise InputError(f"transform is 'identity', 'log' or 'normal', not {transform!r}")
+    return (target - beta * log_z - beta * s.delta).square()

@@ -14,7 +14,7 @@ from surpass.objectives.reduce import decided
 from surpass.objectives.views import Steps
 from surpass.parts import Part, part
 
-__all__ = ["averaged", "clamped", "per_decision", "per_sequence", "per_turn", "summed"]
+__all__ = ["averaged", "clamped", "per_decision", "per_sequence", "per_turn", "perceived", "summed"]
 
 
 def kept(value: Tensor, mask: Tensor) -> Tensor:
@@ -84,3 +84,14 @@ def summed(s: Steps, /) -> Float[Tensor, "B"]:
 def averaged(s: Steps, /) -> Float[Tensor, "B"]:
     """The mean over decisions of log pi - log pi_ref: length-normalized, as in SimPO and ORPO."""
     return _to_reference(s).sum(-1) / decided(s.mask).sum(-1).clamp_min(1)
+
+
+@part
+def perceived(s: Steps, /, low: float = -1.0, high: float = 1.5) -> Float[Tensor, "B"]:
+    """The sum over decisions of log pi - log pi_ref, each held in [low, high] first: a decision
+    beyond passes no gradient. Wider above than below, as people weigh gains and losses of
+    probability.
+
+    "Humanline: Online Alignment as Perceptual Loss" (2025).
+    """
+    return kept(_to_reference(s).clamp(low, high), s.mask).sum(-1)

@@ -12,12 +12,13 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from surpass.errors import InputError
 from surpass.objectives.views import Steps
-from surpass.parts import part
+from surpass.parts import Part, part
 
 __all__ = [
-    "decided", "masked_mean", "sequence_mean", "share", "sum_over", "token_mean", "total",
-    "weighted_mean", "workers",
+    "decided", "masked_mean", "of_source", "sequence_mean", "share", "sum_over", "token_mean",
+    "total", "weighted_mean", "workers",
 ]  # fmt: skip
 
 
@@ -94,3 +95,23 @@ def sum_over(s: Steps, /, longest: float = 0.0) -> Float[Tensor, ""]:
     loss = torch.where(s.mask > 0, s.loss, torch.zeros_like(s.loss)) * s.mask
     width = longest if longest > 0 else float(s.mask.shape[-1])
     return share(loss.sum() / width, s.mask.amax(-1).sum())
+
+
+@part
+def of_source(
+    s: Steps, /, name: str = "own", inner: Part[[Steps], Tensor] = token_mean()
+) -> Float[Tensor, ""]:  # fmt: skip
+    """A reduction over the sequences of one source only, so that each is averaged over its own
+    share of the batch: `(1 - mu) * of_source("own") + mu * of_source("expert")`.
+
+    Raises:
+        InputError: when the batch has no such source.
+    """
+    if name not in s.sources:
+        raise InputError(
+            f"of_source names {name!r}, but the batch has the sources {', '.join(s.sources)}"
+        )
+    if s.source is None:
+        return inner(s)
+    here = (s.source == s.sources.index(name)).to(s.mask.dtype)
+    return inner(s.filled(mask=s.mask * here[:, None]))

@@ -19,6 +19,7 @@ from surpass.errors import InputError
 from surpass.forms import Copy, Ema, Given, Snapshot
 from surpass.parts import Schedule
 from surpass.policies.language import LanguagePolicy, attended
+from surpass.policies.token_logps import TokenStats
 from surpass.training.pieces import joined, score_all
 
 __all__ = ["Stored", "Twin", "twin"]
@@ -54,6 +55,15 @@ class Twin:
                 return score_all(self.of, seq, size).logp
         assert self.shown is not None
         return score_all(self.shown, seq, size).logp
+
+    @torch.no_grad()
+    def score(self, seq: Sequences, needs: tuple[Any, ...] = ()) -> TokenStats:
+        """Log-probs and statistics of the answers, without gradient."""
+        if self.by_adapters:
+            with self.of.without_adapters():
+                return self.of.score(seq, needs)
+        assert self.shown is not None
+        return self.shown.score(seq, needs)
 
     def moved(self, step: int) -> None:
         """The policy has been updated once more: follow, where the rule says so."""

@@ -9,7 +9,7 @@ transformers = pytest.importorskip("transformers")
 
 from surpass.data.language import collate  # noqa: E402
 from surpass.forms import Adam, Pairwise, PolicyGradient, log  # noqa: E402
-from surpass.methods.preference.luffy import luffy, shaped  # noqa: E402
+from surpass.methods.preference.luffy import luffy  # noqa: E402
 from surpass.methods.preference.online import best_of_n, online_dpo  # noqa: E402
 from surpass.methods.preference.pairs import (  # noqa: E402
     cdpo,
@@ -27,6 +27,7 @@ from surpass.objectives.preference import logistic  # noqa: E402
 from surpass.objectives.ratio import averaged  # noqa: E402
 from surpass.objectives.reduce import sequence_mean  # noqa: E402
 from surpass.objectives.trust import nll  # noqa: E402
+from surpass.objectives.unified import shaped, unified  # noqa: E402
 from surpass.objectives.views import Steps  # noqa: E402
 from surpass.parts import run  # noqa: E402
 from surpass.policies.language import LanguagePolicy  # noqa: E402
@@ -233,7 +234,7 @@ def test_luffy_weighs_tokens_most_at_gamma():
     p = torch.linspace(0.01, 0.99, 99)
     logp = p.log().requires_grad_()
     s = Steps(logp[None], torch.ones(1, 99), advantage=torch.ones(1, 99))
-    run(shaped(0.1), (s,))[0].sum().backward()
+    run(unified(denominator=shaped(0.1)), (s,))[0].sum().backward()
     torch.testing.assert_close(-logp.grad, 0.1 * p / (p + 0.1).square())
     assert float(p[(-logp.grad).argmax()]) == pytest.approx(0.1)
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from surpass.forms import Adam, PolicyGradient, rollouts
 from surpass.objectives.advantage import at_last, group_centered
 from surpass.objectives.divergence import entropy_bonus
-from surpass.objectives.ratio import kept
 from surpass.objectives.reduce import sum_over
-from surpass.objectives.trust import ratio_loss
-from surpass.objectives.views import Steps
+from surpass.objectives.unified import anchored, shaped, unified
 from surpass.parts import Number, by_source, part
 from surpass.registry import system
 from surpass.training.language_rollouts import Fresh, with_expert
 
-__all__ = ["add_expert", "luffy", "shaped"]
+__all__ = ["add_expert", "luffy"]
 
 
 @part
@@ -35,13 +30,6 @@ def add_expert(fresh: Fresh, /, count: int = 1) -> Fresh:
     return with_expert(fresh, traces)
 
 
-@part
-def shaped(s: Steps, /, gamma: float = 0.1) -> Float[Tensor, "B T"]:
-    """-A p / (p + gamma): the weight of grad log p, gamma p / (p + gamma)^2, peaks at p = gamma."""
-    p = kept(s.logp, s.mask).exp()
-    return -s.advantage * p / (p + gamma)
-
-
 @system("luffy")
 def luffy(
     gamma: float = 0.1, bonus: float = 0.001, group: int = 7, lr: Number = 1e-6, batch: int = 448,
@@ -50,7 +38,8 @@ def luffy(
     """GRPO without clip and deviation, on groups of `group` own answers and one expert trace."""
     return PolicyGradient(
         group_centered(),
-        by_source(own=ratio_loss(), expert=shaped(gamma)) + bonus * entropy_bonus(),
+        by_source(own=unified(denominator=anchored()), expert=unified(denominator=shaped(gamma)))
+        + bonus * entropy_bonus(),
         reduce=sum_over(float(horizon)), minibatches=minibatches,
         source=rollouts(batch, horizon, group, then=(add_expert(),)),
         optimizer=Adam(lr, max_norm=1.0),
