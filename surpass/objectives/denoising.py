@@ -1,0 +1,294 @@
+"""Generative models as pure functions: how data are noised, what a net is asked, how it samples.
+
+    diffusion      x_k = sqrt(abar_k) x + sqrt(1 - abar_k) eps, the net gives eps
+    flow matching  x_t = (1 - t) x_0 + t x_1, x_0 ~ N(0, I), the net gives x_1 - x_0
+    EDM            x + sigma eps, the preconditioned net gives x
+
+A model is `predict(x, time)`, x [..., d] and time [...] (a number in [0, 1]; of EDM the noise
+level), with whatever it is conditioned on closed over. Losses are per row, summed over dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = [
+    "ancestral", "cosine_noise", "diffused", "edm_denoiser", "edm_levels", "edm_loss", "edm_sample",
+    "euler", "euler_inverse", "euler_logp", "guided", "implicit", "noise_loss", "noisy_euler",
+    "normal_logp", "variance_preserving", "velocity_loss",
+]  # fmt: skip
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+Guide = Callable[[Tensor, int], Tensor]
+_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def normal_logp(x: Float[Tensor, "... d"], mean: Tensor, std: Tensor | float) -> Tensor:
+    """log N(x; mean, std^2 I), summed over the last dimension, in nats."""
+    std = torch.as_tensor(std, dtype=x.dtype, device=x.device)
+    standard = (x - mean) / std
+    return (-0.5 * standard.square() - std.log() - _HALF_LOG_TWO_PI).sum(-1)
+
+
+# ----------------------------------------------------------------------------------------------
+# diffusion
+
+
+def variance_preserving(steps: int, low: float = 0.1, high: float = 10.0) -> Float[Tensor, "K"]:
+    """abar_k, k = 1..K, of the VP schedule: beta_k = 1 - exp(-low/K - (high - low)(2k-1)/(2K^2)).
+
+    Score-Based Generative Modeling through Stochastic Differential Equations (2020), in K steps.
+    """
+    k = torch.arange(1, steps + 1, dtype=torch.float64)
+    exponent = low / steps + 0.5 * (high - low) * (2 * k - 1) / steps**2
+    return torch.exp(-exponent.cumsum(0)).float()
+
+
+def cosine_noise(steps: int, offset: float = 0.008) -> Float[Tensor, "K"]:
+    """abar_k, k = 1..K, of the cosine schedule, with beta_k at most 0.999.
+
+    Improved Denoising Diffusion Probabilistic Models (2021).
+    """
+    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    curve = torch.cos((t + offset) / (1 + offset) * math.pi / 2).square()
+    return (curve[1:] / curve[:-1]).clamp(min=0.001).cumprod(0).float()
+
+
+def diffused(x: Float[Tensor, "... d"], abar: Tensor, noise: Tensor) -> Float[Tensor, "... d"]:
+    """sqrt(abar) x + sqrt(1 - abar) noise, `abar` [...] or a number."""
+    abar = abar[..., None]
+    return abar.sqrt() * x + (1.0 - abar).sqrt() * noise
+
+
+def noise_loss(
+    predict: Predict, x: Float[Tensor, "B d"], abar: Float[Tensor, "K"],
+    level: Int[Tensor, "B"] | None = None, noise: Tensor | None = None,
+) -> Float[Tensor, "B"]:  # fmt: skip
+    """||eps - predict(x_k, k / K)||^2, k uniform on 1..K where `level` (k - 1) is not given.
+
+    Denoising Diffusion Probabilistic Models (2020).
+    """
+    steps = abar.shape[0]
+    if level is None:
+        level = torch.randint(steps, x.shape[:-1], device=x.device)
+    noise = torch.randn_like(x) if noise is None else noise
+    guess = predict(diffused(x, abar[level], noise), (level + 1) / steps)
+    return (guess - noise).square().sum(-1)
+
+
+def ancestral(
+    predict: Predict, x: Float[Tensor, "... d"], abar: Float[Tensor, "K"],
+    temperature: float = 1.0, clip: float | None = None,
+) -> Float[Tensor, "... d"]:  # fmt: skip
+    """From x_K ~ N(0, I) to a sample, K steps: x <- (x - beta_k / sqrt(1 - abar_k) eps) /
+    sqrt(1 - beta_k) + temperature sqrt(beta_k) z, without z in the last; `clip` bounds every x.
+
+    Denoising Diffusion Probabilistic Models (2020).
+    """
+    steps = abar.shape[0]
+    for k in range(steps - 1, -1, -1):
+        ratio = abar[k] / abar[k - 1] if k else abar[k]
+        guess = predict(x, _time(x, (k + 1) / steps))
+        x = (x - (1.0 - ratio) / (1.0 - abar[k]).sqrt() * guess) / ratio.sqrt()
+        if k:
+            x = x + temperature * (1.0 - ratio).sqrt() * torch.randn_like(x)
+        x = x if clip is None else x.clamp(-clip, clip)
+    return x
+
+
+def implicit(
+    predict: Predict, x: Float[Tensor, "... d"], abar: Float[Tensor, "K"],
+    steps: int | None = None, clip: float | None = None,
+) -> Float[Tensor, "... d"]:  # fmt: skip
+    """The deterministic sampler on `steps` of the K levels: a function of the first noise `x`.
+
+    x_0 = (x - sqrt(1 - abar_k) eps) / sqrt(abar_k), then x = sqrt(abar_j) x_0 + sqrt(1 - abar_j)
+    eps; `clip` bounds x_0, and eps follows it. Denoising Diffusion Implicit Models (2020), eta 0.
+    """
+    total = abar.shape[0]
+    levels = torch.linspace(total - 1, 0, steps or total).round().long().tolist()
+    for place, k in enumerate(levels):
+        guess = predict(x, _time(x, (k + 1) / total))
+        clean = (x - (1.0 - abar[k]).sqrt() * guess) / abar[k].sqrt()
+        if clip is not None:
+            clean = clean.clamp(-clip, clip)
+            guess = (x - abar[k].sqrt() * clean) / (1.0 - abar[k]).sqrt()
+        if place == len(levels) - 1:
+            return clean
+        after = abar[levels[place + 1]]
+        x = after.sqrt() * clean + (1.0 - after).sqrt() * guess
+    return x
+
+
+def _time(x: Tensor, value: float) -> Tensor:
+    return torch.full(x.shape[:-1], value, dtype=x.dtype, device=x.device)
+
+
+# ----------------------------------------------------------------------------------------------
+# flow matching
+
+
+def velocity_loss(
+    predict: Predict, x: Float[Tensor, "B d"], time: Float[Tensor, "B"] | None = None,
+    noise: Tensor | None = None,
+) -> Float[Tensor, "B"]:  # fmt: skip
+    """||predict(x_t, t) - (x - x_0)||^2 at x_t = (1 - t) x_0 + t x, t uniform on [0, 1].
+
+    Flow Matching for Generative Modeling (2022).
+    """
+    time = torch.rand(x.shape[:-1], device=x.device) if time is None else time
+    noise = torch.randn_like(x) if noise is None else noise
+    t = time[..., None]
+    return (predict((1.0 - t) * noise + t * x, time) - (x - noise)).square().sum(-1)
+
+
+def euler(
+    predict: Predict, x: Float[Tensor, "... d"], steps: int, clip: float | None = None
+) -> Float[Tensor, "... d"]:
+    """x <- x + v(x, i / F) / F, i = 0..F-1: a function of the first noise `x`; `clip` bounds the
+    result only."""
+    for i in range(steps):
+        x = x + predict(x, _time(x, i / steps)) / steps
+    return x if clip is None else x.clamp(-clip, clip)
+
+
+def guided(null: Predict, conditional: Predict, weight: float | Tensor) -> Predict:
+    """Classifier-free guidance: null + weight (conditional - null); weight 0 is unconditional, 1
+    conditional.
+
+    Classifier-Free Diffusion Guidance (2022).
+    """
+
+    def predict(x: Tensor, time: Tensor) -> Tensor:
+        base = null(x, time)
+        return base + weight * (conditional(x, time) - base)
+
+    return predict
+
+
+def _log_stretch(predict: Predict, x: Float[Tensor, "N d"], time: float, steps: int) -> Tensor:
+    """log |det(I + J / F)| of one Euler step at x, [N]."""
+
+    out, pull = torch.func.vjp(lambda y: y + predict(y, _time(y, time)) / steps, x)
+    unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    jacobian = torch.stack([pull(row.expand_as(out))[0] for row in unit], -2)
+    return torch.linalg.slogdet(jacobian)[1]
+
+
+def euler_logp(
+    predict: Predict, x: Float[Tensor, "N d"], steps: int
+) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N"]]:
+    """What `euler` gives from noise x ~ N(0, I), and its exact log-density, in nats.
+
+    The steps are maps with log-densities log p - log |det(I + J / F)|, so nothing is approximated;
+    d gradients of the net a step. `predict` must not mix rows.
+    """
+    logp = normal_logp(x, torch.zeros_like(x), 1.0)
+    for i in range(steps):
+        logp = logp - _log_stretch(predict, x, i / steps, steps)
+        x = x + predict(x, _time(x, i / steps)) / steps
+    return x, logp
+
+
+def euler_inverse(
+    predict: Predict, x: Float[Tensor, "N d"], steps: int, iterations: int = 50
+) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N"]]:
+    """The noise that `euler` turns into `x`, by fixed-point iteration, and the exact log-density of
+    `x` (where the velocity's Lipschitz constant is below F, so that the iteration converges)."""
+    stretch = torch.zeros(x.shape[:-1], dtype=x.dtype, device=x.device)
+    for i in range(steps - 1, -1, -1):
+        after = x
+        for _ in range(iterations):
+            x = after - predict(x, _time(x, i / steps)) / steps
+        stretch = stretch + _log_stretch(predict, x, i / steps, steps)
+    return x, normal_logp(x, torch.zeros_like(x), 1.0) - stretch
+
+
+def noisy_euler(
+    predict: Predict, x: Float[Tensor, "... d"], steps: int, spread: Tensor | float
+) -> tuple[Float[Tensor, "... d"], Float[Tensor, "..."]]:
+    """An Euler rollout with noise N(0, spread^2) added at each step, and the log-density of its
+    whole path: log N(x_0; 0, I) + sum_k log N(x_{k+1}; x_k + v / F, spread^2).
+
+    SAC Flow: Sample-Efficient Reinforcement Learning of Flow-Based Policies via
+    Velocity-Reparameterized Sequential Modeling (2025). The density is of the path, not of its end.
+    """
+    logp = normal_logp(x, torch.zeros_like(x), 1.0)
+    std = torch.as_tensor(spread, dtype=x.dtype, device=x.device)
+    for i in range(steps):
+        mean = x + predict(x, _time(x, i / steps)) / steps
+        x = mean + std * torch.randn_like(mean)
+        logp = logp + normal_logp(x, mean, std)
+    return x, logp
+
+
+# ----------------------------------------------------------------------------------------------
+# EDM: Elucidating the Design Space of Diffusion-Based Generative Models (2022)
+
+
+def edm_denoiser(net: Predict, sd: float = 1.0) -> Predict:
+    """D(x, sigma) = c_skip x + c_out net(c_in x, ln(sigma) / 4), for data of deviation `sd`."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        s = sigma[..., None]
+        total = s.square() + sd**2
+        guess = net(x / total.sqrt(), sigma.log() / 4.0)
+        return sd**2 / total * x + s * sd / total.sqrt() * guess
+
+    return denoise
+
+
+def edm_loss(
+    denoise: Predict, x: Float[Tensor, "B d"], sd: float = 1.0, mean: float = -1.2,
+    spread: float = 1.2,
+) -> Float[Tensor, "B"]:  # fmt: skip
+    """(sigma^2 + sd^2) / (sigma sd)^2 ||D(x + sigma eps, sigma) - x||^2, ln sigma ~ N(mean,
+    spread^2)."""
+    sigma = (mean + spread * torch.randn(x.shape[:-1], device=x.device)).exp()
+    noisy = x + sigma[..., None] * torch.randn_like(x)
+    weight = (sigma.square() + sd**2) / (sigma * sd).square()
+    return weight * (denoise(noisy, sigma) - x).square().sum(-1)
+
+
+def edm_levels(
+    steps: int, low: float = 0.002, high: float = 80.0, rho: float = 7.0
+) -> Float[Tensor, "N+1"]:
+    """The noise levels of the sampler, from `high` to `low`, and 0."""
+    i = torch.arange(steps, dtype=torch.float64) / max(steps - 1, 1)
+    levels = (high ** (1 / rho) + i * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    return torch.cat([levels, levels.new_zeros(1)]).float()
+
+
+def edm_sample(
+    denoise: Predict, x: Float[Tensor, "... d"], levels: Float[Tensor, "N+1"], churn: float = 0.0,
+    noise: float = 1.003, guide: Guide | None = None,
+) -> Float[Tensor, "... d"]:  # fmt: skip
+    """Heun's sampler from noise x ~ N(0, I) (scaled by the first level) along the levels.
+
+    Args:
+        churn: fresh noise a step, in total over the N steps, for levels in [0.05, 50].
+        noise: the factor of fresh noise.
+        guide: `guide(x, i)` moves x before step i; it is not asked before the last.
+    """
+    steps = levels.shape[0] - 1
+    x = x * levels[0]
+    for i in range(steps):
+        if guide is not None and i < steps - 1:
+            x = guide(x, i)
+        sigma, after = levels[i], levels[i + 1]
+        if churn and 0.05 <= float(sigma) <= 50.0:
+            raised = sigma * (1.0 + min(churn / steps, math.sqrt(2.0) - 1.0))
+            x = x + (raised.square() - sigma.square()).sqrt() * noise * torch.randn_like(x)
+            sigma = raised
+        slope = (x - denoise(x, sigma.expand(x.shape[:-1]))) / sigma
+        moved = x + (after - sigma) * slope
+        if i < steps - 1:
+            there = (moved - denoise(moved, after.expand(x.shape[:-1]))) / after
+            moved = x + (after - sigma) * 0.5 * (slope + there)
+        x = moved
+    return x

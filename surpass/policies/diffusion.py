@@ -1,0 +1,88 @@
+"""Diffusion policies: actions in [-1, 1] by removing noise, K steps (`objectives.denoising`)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from surpass.errors import InputError
+from surpass.forms import Spaces
+from surpass.objectives.denoising import (
+    ancestral,
+    cosine_noise,
+    implicit,
+    noise_loss,
+    variance_preserving,
+)
+from surpass.parts import part
+from surpass.policies.denoisers import Denoiser
+
+__all__ = ["Diffusion", "continuous_only", "diffusion"]
+
+_SCHEDULES = {"vp": variance_preserving, "cosine": cosine_noise}
+
+
+def continuous_only(spaces: Spaces, what: str) -> None:
+    """Refuse discrete actions.
+
+    Raises:
+        InputError: when they are discrete.
+    """
+    if spaces.discrete:
+        raise InputError(f"{what} needs continuous actions, and here they are discrete")
+
+
+class Diffusion(nn.Module):
+    """p(a|s) as a chain of K denoising steps; it samples, and its density is not known."""
+
+    abar: Tensor
+
+    def __init__(self, net: Denoiser, size: int, steps: int, schedule: str, temperature: float):
+        super().__init__()
+        self.net, self.size, self.temperature = net, size, temperature
+        self.register_buffer("abar", _SCHEDULES[schedule](steps))
+
+    def imitation(
+        self, obs: Float[Tensor, "B d"], action: Float[Tensor, "B k"],
+        label: int | Int[Tensor, "B"] = 0,
+    ) -> Float[Tensor, "B"]:  # fmt: skip
+        """The noise prediction error of one random level a row: weighed by w(s, a), its minimum
+        samples from w p."""
+        return noise_loss(self.net.at(obs, label), action, self.abar)
+
+    def decode(
+        self, obs: Float[Tensor, "B d"], noise: Float[Tensor, "... B k"], steps: int | None = None
+    ) -> Float[Tensor, "... B k"]:
+        """The deterministic sampler (DDIM): an action from noise, the same one each time."""
+        return implicit(self.net.at(obs), noise, self.abar, steps, clip=1.0)
+
+    def sample(self, obs: Float[Tensor, "B d"], samples: int | None = None) -> tuple[Tensor, None]:
+        """Actions [B, k] or [m, B, k] by ancestral sampling."""
+        lead = () if samples is None else (samples,)
+        noise = torch.randn(*lead, obs.shape[0], self.size, device=obs.device)
+        at = self.net.at(obs)
+        return ancestral(at, noise, self.abar, self.temperature, clip=1.0), None
+
+    def forward(self, obs: Float[Tensor, "B d"]) -> Float[Tensor, "B k"]:
+        """The action that no noise decodes to."""
+        return self.decode(obs, torch.zeros(obs.shape[0], self.size, device=obs.device))
+
+
+@part
+def diffusion(
+    spaces: Spaces, /, steps: int = 5, hidden: int = 256, blocks: int = 3, schedule: str = "vp",
+    temperature: float = 1.0, labels: int = 0, expansion: int = 4, chunk: int = 1,
+) -> nn.Module:  # fmt: skip
+    """A diffusion policy of `steps` levels; `schedule` is "vp" or "cosine"; `chunk` actions at
+    once.
+
+    Raises:
+        InputError: when actions are discrete, or there is no such schedule.
+    """
+    continuous_only(spaces, "a diffusion policy")
+    if schedule not in _SCHEDULES:
+        raise InputError(f"no noise schedule {schedule!r}; there are {', '.join(_SCHEDULES)}")
+    size = spaces.act_dim * chunk
+    net = Denoiser(size, spaces.obs_dim, hidden, blocks, labels, expansion)
+    return Diffusion(net, size, steps, schedule, temperature)
