@@ -26,7 +26,7 @@ __all__ = [
     "Reading", "Repeat", "Scored", "Snapshot", "Source", "Spaces", "Stage", "Stages", "Steering",
     "Study", "Train",
     "Transform", "adam", "best", "copy", "ema", "given", "log", "mix", "pool", "project", "replay",
-    "rollouts", "train",
+    "resampled", "rollouts", "train",
 ]  # fmt: skip
 
 Terms = dict[str, Tensor]
@@ -91,8 +91,11 @@ Net = Part[[Spaces], nn.Module]
 
 @dataclass(frozen=True)
 class Ema:
-    """A copy of a net that follows it: p <- (1 - tau) p + tau q, every `every` updates
-    (`corrected`: bias-corrected)."""
+    """A copy of a net that follows it: p <- (1 - tau) p + tau q, every `every` updates.
+
+    `corrected`: the weighted mean of all states so far with weights (1 - tau)^age, the first one
+    included; its center of mass is 1 / tau - 1 updates.
+    """
 
     of: str
     tau: Number = 0.005
@@ -112,16 +115,26 @@ class Copy:
 
 @dataclass(frozen=True)
 class Best:
-    """The best state of a net so far, as `judge` scores it every `every` updates."""
+    """The state of a net that `judge` scored highest so far; it scores the start, and then every
+    `every` updates.
+
+    `judge` is a part of the nets and a batch of the source, as a loss is; the mean of what it gives
+    is the score.
+    """
 
     of: str
-    judge: Any
+    judge: Part[[Nets, Any], Any]
     every: int
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The last `size` states of a net, one stored every `every` updates."""
+    """The last `size` states of a net, one stored every `every` updates; all are the first state
+    at the start.
+
+    In a loss `nets.past[-1]` is the latest, called as the net itself; `nets.past(obs)`, or a method
+    of the net, gives what each of them gives, stacked in front: [size, ...].
+    """
 
     of: str
     size: int
@@ -198,9 +211,14 @@ class Descent(Protocol):
     parameters."""
 
     terms: Terms
+    parameters: dict[str, Tensor]
 
     def grad(self, *names: str) -> dict[str, Tensor]:
         """The gradient of the sum of some terms (all, when none is named), by parameter name."""
+        ...
+
+    def at(self, parameters: dict[str, Tensor]) -> Terms:
+        """The terms at other parameters, to be differentiated again."""
         ...
 
 
@@ -293,6 +311,12 @@ def rollouts(envs: int = 8, horizon: int = 128, group: int = 1, then: tuple[Any,
     return Source(
         "rollouts", envs, "sequences", {"horizon": horizon, "group": group, "then": then, **options}
     )
+
+
+def resampled(size: int = 256, by: str = "anchor", role: str = "log", **options: Any) -> Source:
+    """States of a log, [size, 1], with actions drawn anew by a net: an on-policy objective without
+    an environment."""
+    return Source("resampled", size, "rows", {"role": role, "by": by, **options})
 
 
 def mix(size: int = 256, **shares: float | tuple[float, Source]) -> Source:
@@ -393,7 +417,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class Collect:
-    """Let a net act for some episodes and add what it did to a role."""
+    """Let a net act for some episodes in the task and add what it did to a role, a log that later
+    stages read."""
 
     policy: str
     episodes: int
@@ -402,16 +427,20 @@ class Collect:
 
 @dataclass(frozen=True)
 class Stage:
-    """A form (or a collection) run for some updates, or until a monitor raises its alarm."""
+    """A form (or a collection) run for some updates (environment steps where it learns from its own
+    rollouts), or until a monitor raises its alarm before.
+
+    The monitor watches what the run logs at every mark, a dict of numbers.
+    """
 
     do: Any
     steps: int = 0
-    until: Any = None
+    until: Monitor | None = None
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """Stages run several times, or once for each of a role's many logs."""
+    """Stages run several times, or once for each of a role's many logs, which then is the log."""
 
     times: int | str
     stages: tuple[Any, ...] = ()

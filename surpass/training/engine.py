@@ -18,17 +18,18 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, vjp, vmap
 
 from surpass.errors import InputError
-from surpass.forms import Copy, Ema, Given, Learner, Project, Spaces, Train
+from surpass.forms import Best, Ema, Learner, Project, Spaces, Train
 from surpass.objectives.rows import Rows
-from surpass.parts import Part, initial_state, run, schedules
-from surpass.policies.networks import remembering
+from surpass.parts import initial_state, run, schedules
 from surpass.training.collecting import pack, unpack
 from surpass.training.compiling import compiled
+from surpass.training.descent import Descending
 from surpass.training.optimizers import Moments, adam_numbers, adam_update
+from surpass.training.snapshots import Bank, Snapshots, build_bank
 from surpass.training.streams import Stream, Tables
 
 __all__ = ["Bank", "Engine", "build_bank", "compiling_is_on"]
@@ -40,45 +41,6 @@ _LOG = logging.getLogger("surpass.training")
 def compiling_is_on() -> bool:
     """Whether updates are compiled: unless SURPASS_COMPILE=0."""
     return os.environ.get("SURPASS_COMPILE", "1") != "0"
-
-
-class Bank(nn.ModuleDict):
-    """The nets of a form by name, `bank.q` or `bank["q"]`; calling it with a function runs the
-    function on the bank, so that `functional_call` can lend it other parameters."""
-
-    def forward(self, call: Callable[[Any], Any]) -> Any:
-        with remembering():
-            return call(self)
-
-
-def build_bank(form: Learner, spaces: Spaces, roles: Mapping[str, Any], seed: int) -> Bank:
-    """Build the nets of a form, snapshots as copies of what they follow, from one seed.
-
-    Raises:
-        InputError: when a snapshot follows a net that does not exist, a role is missing, or a name
-            cannot be used.
-    """
-    bank = Bank()
-    reserved = set(dir(bank))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name, net in form.nets.items():
-            if name in reserved:
-                raise InputError(f"a net cannot be called {name!r}; choose another name")
-            if isinstance(net, Part):
-                bank[name] = net(spaces)
-    for name, net in form.nets.items():
-        if isinstance(net, Given):
-            if not isinstance(roles.get(net.role), nn.Module):
-                raise InputError(f"this recipe needs a net that is handed in as {net.role!r}")
-            bank[name] = copy.deepcopy(roles[net.role])
-        elif isinstance(net, Ema | Copy):
-            if net.of not in bank:
-                raise InputError(f"{name} follows {net.of!r}, and there is no such net")
-            bank[name] = copy.deepcopy(bank[net.of])
-        elif not isinstance(net, Part):
-            raise InputError(f"{name}: {net!r} is not run by the compiled executor")
-    return bank
 
 
 class Engine:
@@ -117,8 +79,12 @@ class Engine:
         self.bank = build_bank(form, spaces, self.roles, seed).to(self.device)
         self.steps = tuple(form.update)
         self._check()
-        self.period = math.lcm(*(s.every for s in self.steps), *self._ema_periods())
-        self.unroll = self.period if unroll is None else self.period * max(1, unroll // self.period)
+        averages = [n.every for n in form.nets.values() if isinstance(n, Ema)]
+        self.period = math.lcm(*(s.every for s in self.steps), *averages)
+        axis = 0 if seeds is None else 1
+        self.snapshots = Snapshots(form, self.period, getattr(stream, "apart", False), axis)
+        wanted = min([self.period if unroll is None else unroll, *self.snapshots.intervals])
+        self.unroll = self.period * max(1, wanted // self.period)
         self.compile = compiling_is_on() if compile is None else compile
         self.compiler: Callable[..., Any] = compiled
         self.step = 0
@@ -144,12 +110,6 @@ class Engine:
                     raise InputError(
                         f"step {i} trains {name!r}, and the nets are {', '.join(self.bank)}"
                     )
-        for name, net in self.form.nets.items():
-            if isinstance(net, Copy) and (net.lag or net.every == "batch"):
-                raise InputError(f"{name}: {net!r} is not run by the compiled executor")
-
-    def _ema_periods(self) -> list[int]:
-        return [n.every for n in self.form.nets.values() if isinstance(n, Ema)]
 
     def _key(self, i: int) -> str:
         """The name of a step's optimizer: the nets it trains, numbered where several train them."""
@@ -170,6 +130,7 @@ class Engine:
         if self.seeds is not None:
             state = self._seeded(state)
         single = self.seeds is None
+        state |= self.snapshots.initial(state)
         for i, step in enumerate(self.steps):
             if not isinstance(step, Train):
                 continue
@@ -247,6 +208,7 @@ class Engine:
         self, state: State, tables: Tables, numbers: dict[str, Any], position: int
     ) -> dict[str, Tensor]:
         """One update; writes into `state` and gives the metrics."""
+        self.snapshots.before_update(state)
         rows = self._draw(state, tables, numbers)
         metrics: dict[str, Tensor] = {}
         for i, step in enumerate(self.steps):
@@ -258,10 +220,7 @@ class Engine:
             for r in range(step.times):
                 batch = rows if r == 0 else self._draw(state, tables, numbers)
                 metrics |= self._train(i, step, state, batch, numbers, r)
-        for name, net in self.form.nets.items():
-            if isinstance(net, Ema) and (position + 1) % net.every == 0:
-                tau = numbers.get(f"nets.{name}.tau", net.tau)
-                self._follow(name, net.of, tau, state)
+        self.snapshots.after_update(state, position, numbers)
         self._guard(state, rows, metrics, numbers)
         return metrics
 
@@ -359,7 +318,7 @@ class Engine:
             return gradients, terms, after
         found: Any = vjp(terms_of, trained, has_aux=True)
         terms, pull, after = found
-        rule = _Descent(terms, pull)
+        rule = Descending(terms, pull, trained, lambda p: terms_of(p)[0])
         gradients, more = run(
             step.gradient, (rule,), numbers=numbers, state=held, at=("update", str(i), "gradient")
         )
@@ -374,11 +333,6 @@ class Engine:
         )
         self._keep(state, after)
         state.update({f"{start}{k}": v for k, v in new.items()})
-
-    def _follow(self, name: str, of: str, tau: Any, state: State) -> None:
-        for key in [k for k in state if k.startswith(f"net.{name}.")]:
-            source = state[f"net.{of}.{key.removeprefix(f'net.{name}.')}"]
-            state[key] = state[key] + tau * (source - state[key])
 
     # ------------------------------------------------------------------------------------------
     # running it
@@ -395,8 +349,11 @@ class Engine:
             while self.step < goal:
                 count = self._fitting(goal)
                 self.stream.before(count)
+                if self.step == 0:
+                    self._judge()
                 self._call(count)
-                self._refresh()
+                self.snapshots.between_calls(self.state, self.step)
+                self._judge()
         self._watch()
 
     def _fitting(self, goal: int) -> int:
@@ -404,9 +361,8 @@ class Engine:
         if self.step % self.period:
             return 1
         limit = goal - self.step
-        for net in self.form.nets.values():
-            if isinstance(net, Copy) and isinstance(net.every, int):
-                limit = min(limit, net.every - self.step % net.every)
+        for every in self.snapshots.intervals:
+            limit = min(limit, every - self.step % every)
         return self.unroll if limit >= self.unroll else 1
 
     def _call(self, count: int) -> None:
@@ -442,16 +398,34 @@ class Engine:
 
         return self.compiler(whole, self.state, tables, numbers)
 
-    def _refresh(self) -> None:
-        for name, net in self.form.nets.items():
-            due = isinstance(net, Copy) and isinstance(net.every, int)
-            if due and self.step % net.every == 0:  # type: ignore[union-attr]
-                self._follow_now(name, net.of)  # type: ignore[union-attr]
+    def batch_begins(self) -> None:
+        """What a source calls that keeps a batch for several updates, before it makes a new one."""
+        self.snapshots.batch_begins(self.state)
 
-    def _follow_now(self, name: str, of: str) -> None:
-        for key, tensor in self.state.items():
-            if key.startswith(f"net.{name}."):
-                tensor.copy_(self.state[f"net.{of}.{key.removeprefix(f'net.{name}.')}"])
+    def _judge(self) -> None:
+        """Score the nets whose best state is kept, where that is due."""
+        for name, net in self.snapshots.to_judge(self.state, self.step).items():
+            self.snapshots.keep_best(self.state, name, self._score(name, net))
+
+    def _score(self, name: str, net: Best) -> Tensor:
+        """What a judge, a part of nets and a batch of the source, says of the nets now."""
+        values = self._numbers(self.step, list(self.counts))
+        numbers = self._named(torch.tensor(values, dtype=torch.float32, device=self.device))
+        getattr(self.stream, "rewind", lambda: None)()
+
+        def one_seed(own: State) -> Tensor:
+            rows = self._draw(dict(own), self.stream.tables, numbers)
+            at = ("nets", name, "judge")
+            held = self._part_state(own, ".".join(at))
+
+            def call(nets: Any) -> Any:
+                return run(net.judge, (nets, rows), numbers=numbers, state=held, at=at)[0]
+
+            return self._lent(own, call).float().mean()
+
+        if self.seeds is None:
+            return one_seed(self.state)
+        return vmap(one_seed, randomness="different")(self.state)
 
     def _tell(self, metrics: dict[str, Tensor], count: int) -> None:
         for name, value in metrics.items():
@@ -541,12 +515,16 @@ class Engine:
 
     def carry_over(self, other: Engine) -> None:
         """Take from an earlier stage what has the same name and shape: nets, and the moments and
-        counts of the optimizers that train them."""
+        counts of the optimizers that train them. Snapshots that are new start at what they follow.
+        """
+        carried: set[str] = set()
         for key, tensor in self.state.items():
             before = other.state.get(key)
             same = before is not None and before.shape == tensor.shape
             if same and not key.startswith("watch."):
                 tensor.copy_(before)  # type: ignore[arg-type]
+                carried |= {key.split(".")[1]} if key.startswith("net.") else set()
+        self.snapshots.start_over(self.state, carried)
         known = {other._key(i): c for i, c in enumerate(other.counts)
                  if isinstance(other.steps[i], Train)}  # fmt: skip
         for i, step in enumerate(self.steps):
@@ -565,20 +543,3 @@ def _averaged(value: Tensor, rows: Rows) -> Tensor:
     if value.dim() == 0:
         return value
     return (value * rows.weight).mean() if "weight" in rows else value.mean()
-
-
-class _Descent:
-    """What a gradient rule sees."""
-
-    def __init__(self, terms: State, pull: Callable[..., Any]) -> None:
-        self.terms = terms
-        self._pull = pull
-
-    def grad(self, *names: str) -> State:
-        """The gradient of the sum of some terms (all, when none is named), by parameter."""
-        wanted = names or tuple(self.terms)
-        weights = {
-            n: torch.ones_like(v) if n in wanted else torch.zeros_like(v)
-            for n, v in self.terms.items()
-        }
-        return self._pull(weights)[0]

@@ -2,7 +2,8 @@
 
 Once per batch: log-probs of anchor and references, the signals' columns, the advantage, the
 selection. Per minibatch: log-probs of the policy, ratio, trust, reduction. The steps in `also`
-train what stands beside.
+train what stands beside. A batch is rollouts of the policy, or states of a log with actions drawn
+anew by a net, which is one decision a sequence and one minibatch a batch.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from surpass.forms import Copy, Given, Learner, PolicyGradient, Source, train
 from surpass.objectives.advantage import with_columns
 from surpass.objectives.ratio import per_decision
 from surpass.objectives.reduce import token_mean
+from surpass.objectives.rows import Rows
 from surpass.objectives.views import Steps
 from surpass.parts import Nets, needs_of, part
 from surpass.policies.acting import mean, sampled
 from surpass.policies.stochastic import score, stochastic
-from surpass.training import rollouts as _opens_rollouts  # noqa: F401 - registers the source
+from surpass.training.rollouts import SequenceRows
 
-__all__ = ["batch_columns", "lowered", "surrogate", "updates_for"]
+__all__ = ["batch_columns", "drawn_anew", "lowered", "surrogate", "updates_for"]
 
 
 @part
@@ -48,10 +50,32 @@ def batch_columns(
     found = advantage(seq)
     found = found if isinstance(found, dict) else {"advantage": found}
     if select is not None:
-        weighed = seq.clone(recurse=False)
-        weighed.mask = seq.mask * select(seq)[:, None]
-        seq = weighed
+        seq = _weighed(seq, select(seq))
     return with_columns(seq, **found)
+
+
+def _weighed(seq: Any, weight: Tensor) -> Any:
+    """The sequences, their masks times a weight of each."""
+    mask = seq.mask * weight[:, None]
+    if hasattr(seq, "filled"):
+        return seq.filled(mask=mask)
+    weighed = seq.clone(recurse=False)
+    weighed.mask = mask
+    return weighed
+
+
+@part
+def drawn_anew(nets: Nets, rows: Rows, /, by: str = "anchor") -> SequenceRows:
+    """The states of a batch of a log as sequences of one decision, [B, 1]: the actions and
+    `behavior_logp` are those of a net; `row` columns keep what the log had (`log_action`)."""
+    action, logp = nets[by].sample(rows.obs)
+    group = torch.arange(len(rows), device=rows.obs.device)
+    columns = {
+        "obs": rows.obs[:, None], "action": action[:, None], "behavior_logp": logp[:, None],
+        "mask": torch.ones_like(logp)[:, None], "reward": torch.zeros_like(logp)[:, None],
+        "group": group, "log_action": rows.action[:, None],
+    }  # fmt: skip
+    return SequenceRows({k: v.detach() for k, v in columns.items()}, rows.sources, rows.log)
 
 
 @part
@@ -83,41 +107,61 @@ def loss_of(steps: Steps, trust: Any, ratio: Any, reduce: Any) -> Tensor:
     return reduce(steps.filled(loss=value))
 
 
-def lowered(form: Any, roles: Mapping[str, Any] | None = None) -> Any:
+def lowered(
+    form: Any, roles: Mapping[str, Any] | None = None, known: Mapping[str, Any] | None = None
+) -> Any:
     """The `Learner` that a `PolicyGradient` is on control; any other form as it is.
+
+    Args:
+        known: nets of stages before, whose "policy" it goes on with where it names none.
 
     Raises:
         InputError: when it asks for what control does not have.
     """
     if not isinstance(form, PolicyGradient):
         return form
-    if form.source.kind != "rollouts":
+    if form.source.kind not in ("rollouts", "resampled"):
         raise InputError(f"on control a policy gradient learns from rollouts, not {form.source}")
     nets: dict[str, Any] = dict(form.nets)
     if "policy" not in nets:
         handed = isinstance((roles or {}).get("policy"), torch.nn.Module)
-        nets = {"policy": Given("policy") if handed else stochastic(), **nets}
-    moving = not (isinstance(form.anchor, Copy) and form.anchor.every == "batch")
+        own = Given("policy") if handed else (known or {}).get("policy", stochastic())
+        nets = {"policy": own, **nets}
+    anew = form.source.kind == "resampled"
+    each = isinstance(form.anchor, Copy) and form.anchor.every == "batch" and not form.anchor.lag
+    moving = anew or not each
     if moving:
         nets["anchor"] = form.anchor
     derive = batch_columns(
         advantage=form.advantage, signals=form.signals, select=form.select,
         reference="reference" in nets, anchor="" if moving else "policy",
     )  # fmt: skip
-    options = dict(form.source.options)
-    options |= {"then": (*options.get("then", ()), derive),
-                "epochs": form.epochs, "minibatches": form.minibatches}  # fmt: skip
     loss = surrogate(
         trust=form.trust, ratio=form.ratio or per_decision(), reduce=form.reduce or token_mean(),
         anchor="anchor" if moving else "",
     )  # fmt: skip
+    source, prepare = _source(form, derive)
     return Learner(
         nets=nets,
         update=(train("policy", loss, form.optimizer, gradient=form.gradient), *form.also),
         act=mean("policy"),
-        explore=sampled("policy"),
-        source=replace(form.source, options=options),
+        explore=sampled("behavior" if "behavior" in nets else "policy"),
+        source=source,
+        prepare=prepare,
     )
+
+
+def _source(form: PolicyGradient, derive: Any) -> tuple[Source, tuple[Any, ...]]:
+    """Where batches come from, and what is derived in the update itself."""
+    options = dict(form.source.options)
+    if form.source.kind == "resampled":
+        if form.epochs * form.minibatches > 1:
+            raise InputError("states drawn anew make one minibatch a batch: epochs=1")
+        by = options.pop("by")
+        return replace(form.source, kind="log", options=options), (drawn_anew(by), derive)
+    options |= {"then": (*options.get("then", ()), derive),
+                "epochs": form.epochs, "minibatches": form.minibatches}  # fmt: skip
+    return replace(form.source, options=options), ()
 
 
 def updates_for(learner: Learner, steps: int) -> int:

@@ -35,6 +35,20 @@ class SequenceRows(Rows):
         """All columns."""
         return self.columns
 
+    @property
+    def total(self) -> Tensor:
+        """The sum of rewards of each sequence, [M]."""
+        return self.reward.sum(-1)
+
+    @property
+    def length(self) -> Tensor:
+        """How many decisions each sequence has, [M]."""
+        return self.mask.sum(-1)
+
+    def filled(self, **columns: Tensor) -> SequenceRows:
+        """A copy with some columns set."""
+        return SequenceRows({**self.columns, **columns}, self.sources, self.log)
+
     def __getattr__(self, name: str) -> Any:
         columns = object.__getattribute__(self, "columns")
         if name not in columns and name in Sequences.__dataclass_fields__:  # type: ignore[attr-defined]
@@ -55,6 +69,7 @@ class RolloutStream:
     """
 
     names: tuple[str, ...] = ("own",)
+    apart = True  # it says itself when a batch begins
 
     def __init__(
         self, source: Source, roles: Mapping[str, Any], spaces: Spaces, device: torch.device | str
@@ -131,6 +146,7 @@ class RolloutStream:
             self.left -= 1
 
     def _collect(self) -> None:
+        self.engine.batch_begins()
         seq = self._rollout()
         now = {path: s.at(self.engine.step) for path, s in self.engine._schedules.items()}
         for i, derive in enumerate(self.then):
@@ -255,6 +271,10 @@ class RolloutStream:
         columns = {k: v[index] for k, v in tables.items() if k != "index"}
         kind = Rows if self.pieces == "rows" else SequenceRows
         return kind(columns, self.names, tables)
+
+    def rewind(self) -> None:
+        """Let the next draw give the first piece that was laid out again."""
+        self._calls = 0
 
     def learn(self, metrics: Mapping[str, float]) -> None:
         """Nothing: the next batch is what the policy does next."""

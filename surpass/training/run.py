@@ -17,10 +17,12 @@ from typing import Any
 import torch
 
 from surpass.data.records import Transitions
+from surpass.data.trajectories import open_trajectories, write_trajectories
 from surpass.errors import InputError
-from surpass.forms import Learner, Spaces, Stage, Stages
+from surpass.forms import Collect, Learner, Spaces
 from surpass.parts import needs_of
 from surpass.policies.acting import InEnvironment
+from surpass.tasks.recording import joined
 from surpass.training.checkpoint import (
     describe_form,
     form_from,
@@ -28,9 +30,10 @@ from surpass.training.checkpoint import (
     spaces_from,
     write_tensors,
 )
-from surpass.training.engine import Bank, Engine, build_bank
+from surpass.training.engine import Engine
 from surpass.training.journal import Journal
-from surpass.training.on_policy import lowered, updates_for
+from surpass.training.snapshots import Bank, build_bank
+from surpass.training.stages import Leg, Watch, collect, last_learner, legs_of
 from surpass.training.streams import open_stream, spaces_of
 
 __all__ = ["Trained", "load_trained", "train"]
@@ -87,7 +90,7 @@ def load_trained(folder: str | Path, recipe: Any = None, **roles: Any) -> Traine
     place = Path(folder)
     tensors, info = read_tensors(place / POLICY if place.is_dir() else place)
     form, spaces = form_from(info, recipe), spaces_from(info)
-    learner = _last_learner(form, roles)
+    learner = last_learner(form, roles)
     bank = build_bank(learner, spaces, roles, 0)
     wanted = {f"net.{k}" for k, _ in [*bank.named_parameters(), *bank.named_buffers()]}
     if not wanted <= set(tensors):
@@ -98,16 +101,6 @@ def load_trained(folder: str | Path, recipe: Any = None, **roles: Any) -> Traine
     statistics = tensors.get("obs.mean"), tensors.get("obs.std")
     policy = InEnvironment(learner.act(bank, roles), spaces, *statistics)
     return Trained(form, spaces, bank, policy)
-
-
-def _last_learner(form: Any, roles: Mapping[str, Any] | None = None) -> Learner:
-    while isinstance(form, Stages):
-        form = form.stages[-1]
-        form = form.do if isinstance(form, Stage) else form
-    form = lowered(form, roles)
-    if not isinstance(form, Learner):
-        raise InputError(f"a {type(form).__name__} is not run by the compiled executor")
-    return form
 
 
 # ----------------------------------------------------------------------------------------------
@@ -215,8 +208,10 @@ def _spaces(form: Any, roles: Mapping[str, Any]) -> Spaces:
             actions.
     """
     found: Spaces | None = None
-    if isinstance(roles.get("log"), Transitions):
-        found = spaces_of(roles["log"])
+    logs = [roles.get("log"), *(v[0] for v in roles.values() if isinstance(v, list | tuple) and v)]
+    logs = [log for log in logs if isinstance(log, Transitions)]
+    if logs:
+        found = spaces_of(logs[0])
     if "task" in roles and hasattr(roles["task"], "spaces"):
         other = roles["task"].spaces
         low, high = tuple(other.low), tuple(other.high)
@@ -229,7 +224,7 @@ def _spaces(form: Any, roles: Mapping[str, Any]) -> Spaces:
         found = theirs
     if found is None:
         raise InputError("train needs data (Transitions) or a task (an id, or a task with spaces)")
-    learner = _last_learner(form, roles)
+    learner = last_learner(form, roles)
     if learner.discrete is not None and learner.discrete != found.discrete:
         kind, fit = ("discrete", "bc, iql, dqn") if found.discrete else (
             "continuous", "bc, td3-bc, iql, cql, sac")  # fmt: skip
@@ -258,26 +253,28 @@ class _Run:
     say: Any
 
     def go(self) -> Trained:
-        """All stages, one after the other."""
-        stages = self._stages()
-        total = sum(n for _, n in stages)
-        done, engine, trained = 0, None, None
+        """All legs, one after the other."""
+        legs = legs_of(self.form, self.steps, self.roles)
+        total = sum(leg.steps for leg in legs)
         started, saved = self._stored()
-        after = None
-        if saved is not None:
-            after = sum(n for _, n in stages[:started]) + int(saved[1]["step"])
+        engine, trained = None, None
+        done = saved[1]["before"] if saved else 0
+        after = None if saved is None else done + int(saved[1]["step"])
         with Journal(self.out, total, self.say, self.wandb, after) as self.journal:
-            for number, (learner, steps) in enumerate(stages):
-                if number < started:
-                    done += steps
+            for number, leg in enumerate(legs):
+                if isinstance(leg.do, Collect):
+                    self._collect(leg.do, engine, number, number < started)
                     continue
-                before, engine = engine, self._engine(learner)
+                if number < started:
+                    continue
+                before, engine = engine, self._engine(leg)
                 if saved is not None and number == started:
                     engine.load_state_dict(*saved)
                 elif before is not None:
                     engine.carry_over(before)
-                trained = self._stage(learner, engine, number, steps, done)
-                done += steps
+                stored = saved if number == started else None
+                trained = self._stage(leg, engine, number, done, stored)
+                done += engine.step
         if trained is None:
             raise InputError("there is nothing to run: the form has no stages")
         if self.out is not None:
@@ -287,25 +284,28 @@ class _Run:
                 )
         return trained
 
-    def _stages(self) -> list[tuple[Learner, int]]:
-        form = lowered(self.form, self.roles)
-        if isinstance(form, Learner):
-            if self.steps is None:
-                raise InputError("say how many updates to make: steps=100_000")
-            return [(form, updates_for(form, self.steps))]
-        if not isinstance(self.form, Stages):
-            raise InputError(f"a {type(self.form).__name__} is not run by the compiled executor")
-        stages = [s for s in self.form.stages if isinstance(s, Stage)]
-        runs = [lowered(s.do, self.roles) for s in stages]
-        if len(stages) < len(self.form.stages) or not all(isinstance(r, Learner) for r in runs):
-            raise InputError("the compiled executor runs stages of learners only")
-        total = sum(s.steps for s in stages)
-        share = 1.0 if self.steps is None else self.steps / total
-        return [(r, round(s.steps * share)) for r, s in zip(runs, stages, strict=True)]
+    def _collect(self, leg: Collect, engine: Engine | None, number: int, known: bool) -> None:
+        """Add what a net did to a role; a run that goes on reads what it did before."""
+        place = None if self.out is None else self.out / f"collected{number}.parquet"
+        if known and place is not None:
+            found = open_trajectories(place).read()
+        elif engine is None:
+            raise InputError(f"no stage before trained {leg.policy!r}, which is to collect")
+        else:
+            found = collect(leg, engine.nets(), self.spaces, engine.stream, self.roles.get("task"),
+                            self.seed + number)  # fmt: skip
+            if place is not None:
+                write_trajectories(found, place)
+        before = self.roles.get(leg.into)
+        if isinstance(before, Transitions):
+            found = joined([before, found.to(before.reward.device)])
+        self.roles[leg.into] = found
 
-    def _engine(self, learner: Learner) -> Engine:
+    def _engine(self, leg: Leg) -> Engine:
+        learner = leg.do
+        assert isinstance(learner, Learner)
         needs = tuple(n for n in needs_of(learner) if isinstance(n, str))
-        roles = dict(self.roles)
+        roles = {**self.roles, **leg.roles}
         stream = open_stream(learner.source, roles, self.spaces, needs, self.device)
         engine = Engine(
             learner, stream, self.spaces, roles=roles, seed=self.seed, seeds=self.seeds,
@@ -316,37 +316,48 @@ class _Run:
             bind(engine, roles)
         return engine
 
-    def _stage(
-        self, learner: Learner, engine: Engine, number: int, steps: int, done: int
-    ) -> Trained:
+    def _stage(self, leg: Leg, engine: Engine, number: int, done: int, saved: Any) -> Trained:
         history: list[dict[str, float]] = []
+        learner, steps = leg.do, leg.steps
+        assert isinstance(learner, Learner)
+        watch = None if leg.until is None else Watch(leg.until, {**self.roles, **leg.roles})
+        if watch is not None and saved is not None:
+            watch.load(saved[0])
+        ended = bool(saved and saved[1]["ended"])
         try:
-            while engine.step < steps:
+            while engine.step < steps and not ended:
                 engine.advance(self._until_next(engine.step, steps))
                 now = done + engine.step
                 if engine.step % self.log_every == 0 or engine.step == steps:
-                    metrics = engine.metrics()
-                    engine.stream.learn(metrics)
-                    metrics |= getattr(engine.stream, "report", dict)()
-                    metrics |= self._measure(learner, engine, steps)
-                    history.append({"step": float(now), **metrics})
-                    self.journal.note(now, metrics)
+                    numbers = self._mark(learner, engine, steps, now)
+                    history.append(numbers)
+                    ended = watch is not None and watch.read(numbers).alarm
+                    seen = {k: v for k, v in numbers.items() if k != "step"}
                     if self.callback is not None and self.callback(
-                        now, metrics, self._handed(learner, engine, history)
+                        now, seen, self._handed(learner, engine, history)
                     ):
                         break
-                if self.out is not None and engine.step % self.save_every == 0:
-                    self._save(engine, number)
+                if self.out is not None and (ended or engine.step % self.save_every == 0):
+                    self._save(engine, number, done, watch, ended)
         except KeyboardInterrupt:
             if self.out is not None:
-                self._save(engine, number)
+                self._save(engine, number, done, watch, ended)
                 self.journal.say(
                     f"stopped at update {done + engine.step}; carry on with resume (--resume)"
                 )
             raise
         if self.out is not None:
-            self._save(engine, number)
+            self._save(engine, number, done, watch, ended)
         return self._handed(learner, engine, history)
+
+    def _mark(self, learner: Learner, engine: Engine, steps: int, now: int) -> dict[str, float]:
+        """What is logged now, with the step."""
+        metrics = engine.metrics()
+        engine.stream.learn(metrics)
+        metrics |= getattr(engine.stream, "report", dict)()
+        metrics |= self._measure(learner, engine, steps)
+        self.journal.note(now, metrics)
+        return {"step": float(now), **metrics}
 
     def _until_next(self, now: int, steps: int) -> int:
         """Updates until something outside the engine has to happen."""
@@ -378,9 +389,13 @@ class _Run:
     # ------------------------------------------------------------------------------------------
     # checkpoints
 
-    def _save(self, engine: Engine, number: int) -> None:
+    def _save(
+        self, engine: Engine, number: int, done: int, watch: Watch | None, ended: bool
+    ) -> None:
         assert self.out is not None
         tensors, rest = engine.state_dict()
+        tensors |= watch.tensors() if watch is not None else {}
+        rest |= {"before": done, "ended": ended}
         info = describe_form(self.form, self.spaces)
         info |= {"stage": number, "seed": self.seed, "seeds": self.seeds, "engine": rest}
         write_tensors(self.out / CHECKPOINT, tensors, info)
