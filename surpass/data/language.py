@@ -8,6 +8,7 @@ Nothing is padded until a batch is drawn: prompts then are padded on the left, a
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from surpass.data.records import About, Pairs, Sequences
@@ -30,6 +32,8 @@ NAMES = {
     "score": ("score", "label", "reward", "rating"),
     "answer": ("answer", "solution", "target", "ground_truth"),
     "messages": ("messages", "conversation", "conversations"),
+    "behavior_logp": ("behavior_logp", "logp", "logprob", "logprobs"),
+    "reference_rewards": ("reference_rewards",),
 }
 KINDS = ("pairs", "scored", "demonstrations", "prompts")
 SIDES = {"pairs": ("chosen", "rejected"), "scored": ("completion",),
@@ -48,6 +52,8 @@ class LanguageLog:
         score: label or score per row, [N], of a scored log.
         truth: per row, what a verifier is given besides the answer: a reference answer or the row.
         texts: the prompts as text, where there was text.
+        extras: further columns of a scored log: `behavior_logp` [N], the log-probability with which
+            the answer was drawn, and `reference_rewards` [N, m] of answers of the reference.
         counts: what was cut or left out when reading, by reason.
     """
 
@@ -58,6 +64,7 @@ class LanguageLog:
     score: Tensor | None = None
     truth: tuple[Any, ...] | None = None
     texts: tuple[str, ...] | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     about: About = field(default_factory=About)
 
@@ -75,6 +82,8 @@ class LanguageLog:
             seq.reward = torch.zeros_like(seq.mask).scatter(
                 1, (seq.mask.shape[1] - 1 - last)[:, None], self.score[rows][:, None].float()
             )
+        if self.extras:
+            seq.extras = TensorDict({k: v[rows] for k, v in self.extras.items()}, [len(rows)])
         seq.group = torch.tensor([self.group_of[self.prompts[i]] for i in rows])
         return seq
 
@@ -110,6 +119,7 @@ class LanguageLog:
             answers={k: cut(v) for k, v in self.answers.items()},
             masks=None if self.masks is None else {k: cut(v) for k, v in self.masks.items()},
             score=None if self.score is None else self.score[index],
+            extras={k: v[index] for k, v in self.extras.items()},
         )  # fmt: skip
 
 
@@ -229,6 +239,7 @@ def open_language(
     log = LanguageLog(
         kind, tuple(prompts), answers, masks,
         score=_scores(rows, where, name) if kind == "scored" else None,
+        extras=_extras(rows, where, name) if kind == "scored" else {},
         truth=tuple(r.get(where["answer"]) if "answer" in where else r for r in rows),
         texts=tuple(_text(r.get(where["prompt"])) for r in rows) if "prompt" in where else None,
         about=About(name=name),
@@ -398,17 +409,39 @@ def _scores(rows: list[dict[str, Any]], where: dict[str, str], name: str) -> Ten
     out = []
     for number, row in enumerate(rows, 1):
         value = row.get(where["score"])
-        if isinstance(value, bool):
-            value = 1.0 if value else -1.0
-        if not isinstance(value, int | float) or value != value:
+        if not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(
                 f"{name}: row {number}: {where['score']} is {value!r}; a number or true/false "
                 "expected"
             )
         out.append(float(value))
-    scores = torch.tensor(out)
-    # Labels 0 and 1 mean undesirable and desirable, as true and false do.
-    return scores * 2 - 1 if set(out) <= {0.0, 1.0} else scores
+    return torch.tensor(out)
+
+
+def _extras(rows: list[dict[str, Any]], where: dict[str, str], name: str) -> dict[str, Tensor]:
+    """`behavior_logp` (a number, or one per token) and `reference_rewards` (a list) per row."""
+    out: dict[str, Tensor] = {}
+    for role in ("behavior_logp", "reference_rewards"):
+        if role not in where:
+            continue
+        values: list[Any] = []
+        for number, row in enumerate(rows, 1):
+            value = row.get(where[role])
+            items = value if isinstance(value, list) else [value]
+            if not items or not all(isinstance(v, int | float) and v == v for v in items):
+                raise InputError(f"{name}: row {number}: {where[role]} is {value!r}; numbers "
+                                 "expected")  # fmt: skip
+            values.append(sum(items) if role == "behavior_logp" else items)
+            if role == "behavior_logp" and values[-1] > 1e-3:
+                raise InputError(f"{name}: row {number}: {where[role]} is {values[-1]:g}, but the "
+                                 "log of a probability is at most 0")  # fmt: skip
+            if len(items) != len(values[0] if role != "behavior_logp" else items):
+                raise InputError(
+                    f"{name}: row {number} has {len(items)} {where[role]}, row 1 has "
+                    f"{len(values[0])}; give the same number in each"
+                )
+        out[role] = torch.tensor(values, dtype=torch.float64 if role[0] == "b" else torch.float32)
+    return out
 
 
 # ------------------------------------------------------------------------------------- checking

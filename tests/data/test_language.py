@@ -72,12 +72,27 @@ def test_scores_and_labels_are_paid_at_the_last_token(tokenizer):
     rows = [{"prompt": "a", "completion": "bc", "label": True},
             {"prompt": "a", "completion": "d", "label": False}]  # fmt: skip
     seq = open_language(rows, tokenizer).sequences([0, 1])
-    assert seq.reward.tolist() == [[0, 0, 1], [0, -1, 0]]
+    assert seq.reward.tolist() == [[0, 0, 1], [0, 0, 0]]
     assert seq.group.tolist() == [0, 0]
     graded = [{**r, "label": s} for r, s in zip(rows, (0.25, 3.0), strict=True)]
     assert open_language(graded, tokenizer).sequences([0, 1]).total.tolist() == [0.25, 3.0]
     whole = [{**r, "label": s} for r, s in zip(rows, (0, 1), strict=True)]
-    assert open_language(whole, tokenizer).sequences([0, 1]).total.tolist() == [-1.0, 1.0]
+    assert open_language(whole, tokenizer).sequences([0, 1]).total.tolist() == [0.0, 1.0]
+
+
+def test_logged_probabilities_and_reference_rewards_are_columns(tokenizer):
+    rows = [{"prompt": "a", "completion": "b", "score": 0.5, "logprobs": [-0.5, -1.0],
+             "reference_rewards": [0.0, 1.0]},
+            {"prompt": "a", "completion": "d", "score": 1, "logprobs": [-3.0],
+             "reference_rewards": [0.5, 2.0]}]  # fmt: skip
+    log = open_language(rows, tokenizer)
+    assert log.extras["behavior_logp"].tolist() == [-1.5, -3.0]
+    seq = log.rows([1, 0]).sequences([1, 0])
+    assert seq.extras["reference_rewards"].tolist() == [[0.0, 1.0], [0.5, 2.0]]
+    with pytest.raises(InputError, match=r"row 2: logprobs is 1, but the log of a probability"):
+        open_language([rows[0], {**rows[1], "logprobs": 1}], tokenizer)
+    with pytest.raises(InputError, match=r"row 2 has 1 reference_rewards, row 1 has 2"):
+        open_language([rows[0], {**rows[1], "reference_rewards": [1]}], tokenizer)
 
 
 def test_prompts_keep_the_right_answer(tokenizer):
