@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surpass.errors import InputError
 from surpass.objectives.views import TrajectoryQuery
 
-__all__ = ["FittedQ", "Fourier", "RandomBins"]
+__all__ = ["FittedQ", "Fourier", "RandomBins", "here_and_later"]
 
 PathPredictor = Callable[[TrajectoryQuery], Tensor]
 
@@ -58,38 +59,61 @@ class FittedQ:
     One stationary q solves the moments sum phi(s,a) (r + gamma v(s') - q(s,a)) = ridge b (least
     squares temporal differences: Bradtke and Barto, 1996). `by_step` fits a q for every step from
     the last to the first (fitted Q evaluation: Le, Voloshin and Yue, Batch policy learning under
-    constraints, 2019), which is what a horizon needs. `features` None takes the observation itself.
-    Behind the
-    last step of an episode the value is 0.
+    constraints, 2019), which is what a horizon needs: the longest episode's length. None takes it
+    where the discount is 1 and episodes were cut, else one q. `features` None takes the observation
+    itself. Behind a last step that ended its episode the value is 0; behind one that was cut it is
+    that of what was observed there, except at the horizon. A query with cuts gets [N, T + 1, A],
+    the values beyond the cuts in the last place.
     """
 
     features: Fourier | None = None
-    by_step: bool = False
+    by_step: bool | None = None
     ridge: float = 1e-3
     per_target = True
 
     def learn(self, query: TrajectoryQuery) -> PathPredictor:
-        """Fit to the episodes of a query."""
+        """Fit to the episodes of a query.
+
+        Raises:
+            InputError: when one value is asked for all steps, and it would be infinite.
+        """
         inside = query.mask > 0
         seen = query.context[inside].to(torch.float64)
         made = raw if self.features is None else self.features.of(seen)
-        solve = self._by_step if self.by_step else self._stationary
-        b = solve(query, made(query.context))  # [T or 1, A, k]
+        cut = query.cut is not None and bool((query.cut > 0).any())
+        stepwise = (query.gamma == 1 and cut) if self.by_step is None else self.by_step
+        if cut and query.gamma == 1 and not stepwise:
+            raise InputError(
+                "episodes were cut and the discount is 1: one value for all steps would be "
+                "infinite; give a discount below 1, or values by step"
+            )
+        b = (self._by_step if stepwise else self._stationary)(query, made)  # [T or 1, A, k]
 
         def predict(other: TrajectoryQuery) -> Tensor:
             steps = b.expand(other.context.shape[1], -1, -1)
             found = torch.einsum("ntk,tak->nta", made(other.context), steps)
-            return found * other.mask[..., None]
+            found = found * other.mask[..., None]
+            if other.cut is None:
+                return found
+            behind = _beyond(other, made, b, stepwise) * other.cut[:, None]
+            return torch.cat((found, behind[:, None]), 1)
 
         return predict
 
-    def _by_step(self, query: TrajectoryQuery, phi: Tensor) -> Float[Tensor, "T A k"]:
+    def _by_step(
+        self, query: TrajectoryQuery, made: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "T A k"]:
         n, T, actions = query.target.shape
+        phi = made(query.context)
         k = phi.shape[-1]
         out = phi.new_zeros(T, actions, k)
         eye = self.ridge * torch.eye(k, dtype=phi.dtype)
         after = phi.new_zeros(n)
+        last = query.mask.sum(1).long() - 1
         for t in reversed(range(T)):
+            if query.cut is not None and t + 1 < T:
+                behind = (query.beyond_target * (made(query.beyond) @ out[t + 1].T)).sum(-1)
+                after = torch.where((last == t) & (query.cut > 0), behind, after)
             y = query.reward[:, t] + query.gamma * after
             for a in range(actions):
                 rows = ((query.action[:, t] == a) & (query.mask[:, t] > 0)).to(phi.dtype)
@@ -99,25 +123,44 @@ class FittedQ:
             after = query.mask[:, t] * value
         return out
 
-    def _stationary(self, query: TrajectoryQuery, phi: Tensor) -> Float[Tensor, "1 A k"]:
-        _, _, actions = query.target.shape
+    def _stationary(
+        self, query: TrajectoryQuery, made: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "1 A k"]:
+        phi, actions = made(query.context), query.target.shape[-1]
         k = phi.shape[-1]
-        taken = torch.nn.functional.one_hot(query.action, actions).to(phi.dtype)
-        here = _product(taken, phi)[query.mask > 0]
-        follows = torch.zeros_like(query.mask)
-        follows[:, :-1] = query.mask[:, 1:]
-        then = torch.zeros_like(phi)
-        then[:, :-1] = phi[:, 1:]
-        pi = torch.zeros_like(query.target)
-        pi[:, :-1] = query.target[:, 1:]
-        then = (_product(pi, then) * follows[..., None])[query.mask > 0]
+        here, then = here_and_later(query, made, phi)
+        here, then = here[query.mask > 0], then[query.mask > 0]
         left = here.T @ (here - query.gamma * then)
         left += self.ridge * torch.eye(actions * k, dtype=phi.dtype)
         right = here.T @ query.reward[query.mask > 0]
         return torch.linalg.solve(left, right).view(1, actions, k)
 
 
-def _product(weight: Float[Tensor, "N T A"], phi: Float[Tensor, "N T k"]) -> Tensor:
+def here_and_later(
+    query: TrajectoryQuery, made: Callable[[Tensor], Tensor], phi: Float[Tensor, "N T k"]
+) -> tuple[Float[Tensor, "N T Ak"], Float[Tensor, "N T Ak"]]:
+    """The features of the logged action, and one step later those of the target's: 0 behind an
+    end, those of what was observed there behind a cut."""
+    taken = torch.nn.functional.one_hot(query.action, query.target.shape[-1]).to(phi.dtype)
+    beyond = None
+    if query.cut is not None:
+        beyond = _product(query.beyond_target, made(query.beyond))
+    return _product(taken, phi), query.later(_product(query.target, phi), beyond)
+
+
+def _beyond(
+    query: TrajectoryQuery, made: Callable[[Tensor], Tensor], b: Float[Tensor, "T A k"],
+    stepwise: bool,
+) -> Float[Tensor, "N A"]:  # fmt: skip
+    """Values of all actions behind the last step; 0 at the horizon of step-wise values."""
+    phi = made(query.beyond)
+    if not stepwise:
+        return phi @ b[0].T
+    at = torch.cat((b, torch.zeros_like(b[:1])))[query.mask.sum(1).long()]
+    return torch.einsum("nk,nak->na", phi, at)
+
+
+def _product(weight: Float[Tensor, "... A"], phi: Float[Tensor, "... k"]) -> Tensor:
     return (weight[..., None] * phi[..., None, :]).flatten(-2)
 
 

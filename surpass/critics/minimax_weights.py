@@ -6,20 +6,19 @@
 
 This is minimax weight learning with linear weights and critics (Uehara, Huang and Jiang, Minimax
 weight and Q-function learning for off-policy evaluation, 2020). Without a ridge its estimate is
-that
-of least squares temporal differences on the same features. No product of ratios is taken, so its
-variance does not grow with the horizon; it is as right as the features.
+that of least squares temporal differences on the same features. No product of ratios is taken, so
+its variance does not grow with the horizon; it is as right as the features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from surpass.critics.fitted_q import Fourier, raw
+from surpass.critics.fitted_q import Fourier, here_and_later, raw
 from surpass.objectives.views import TrajectoryQuery
 
 __all__ = ["MinimaxWeights"]
@@ -30,8 +29,8 @@ class MinimaxWeights:
     """The nuisance "marginal" [N, T] of episodes. `features` None takes the observation itself
     (one-hot states: tabular); `ridge` is in units of the system's mean squared row.
 
-    The last step of an episode is taken for an end; a discount below 1 keeps what a cut hides
-    small.
+    Behind a last step that was cut stands what was observed there, behind one that ended its
+    episode nothing. At a discount of 1 a cut is the horizon, and nothing stands behind it.
     """
 
     features: Fourier | None = None
@@ -40,25 +39,22 @@ class MinimaxWeights:
 
     def learn(self, query: TrajectoryQuery) -> Callable[[TrajectoryQuery], Tensor]:
         """Solve for the weights on the episodes of a query."""
+        if query.gamma == 1:
+            query = replace(query, cut=None)
         inside = query.mask > 0
         seen = query.context[inside].to(torch.float64)
         made = raw if self.features is None else self.features.of(seen)
-        actions = query.target.shape[-1]
 
-        def joint(q: TrajectoryQuery) -> tuple[Tensor, Tensor]:
-            phi = made(q.context)
-            once = torch.nn.functional.one_hot(q.action, actions).to(phi.dtype)
-            return tuple((w[..., None] * phi[..., None, :]).flatten(-2) for w in (once, q.target))  # type: ignore[return-value]
+        def logged(q: TrajectoryQuery) -> tuple[Tensor, Tensor]:
+            return here_and_later(q, made, made(q.context))
 
-        here, under = joint(query)
-        then = torch.zeros_like(under)
-        follows = query.mask[:, 1:, None]
-        then[:, :-1] = under[:, 1:] * follows
+        here, then = logged(query)
+        first = (query.target[:, 0, :, None] * made(query.context[:, 0])[:, None]).flatten(1)
         weight = (query.mask * query.discount)[..., None]
         n = len(query.reward)
         system = ((here - query.gamma * then) * weight).flatten(0, 1).T @ here.flatten(0, 1) / n
-        goal = under[:, 0].mean(0)
+        goal = first.mean(0)
         scale = self.ridge * float(system.square().sum(1).mean())
         eye = torch.eye(len(goal), dtype=system.dtype)
         alpha = torch.linalg.solve(system.T @ system + scale * eye, system.T @ goal)
-        return lambda other: (joint(other)[0] @ alpha) * other.mask
+        return lambda other: (logged(other)[0] @ alpha) * other.mask

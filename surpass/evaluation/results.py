@@ -58,13 +58,16 @@ class Result:
 @dataclass(frozen=True)
 class Evaluation:
     """Results of `evaluate`. `reward` and `reward_error` are those of the log itself; `level` is
-    what each interval leaves out."""
+    what each interval leaves out; `per` is what is valued, a "decision" or an "episode"; `notes`
+    say in sentences which estimators were taken, and why."""
 
     results: tuple[Result, ...]
     rows: int
     reward: float
     reward_error: float
     level: float
+    per: str = "decision"
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Result]:
         return iter(self.results)
@@ -101,6 +104,8 @@ class Evaluation:
             "rows": self.rows,
             "reward": self.reward,
             "level": self.level,
+            "per": self.per,
+            "notes": list(self.notes),
             "results": [clean(asdict(r)) for r in self.results],
         }
 
@@ -108,7 +113,8 @@ class Evaluation:
         """For the terminal."""
         share = f"{100 * (1 - self.level):g} %"
         several = len({r.policy for r in self.results}) > 1
-        title = f"{self.rows:,} logged decisions, mean reward {self.reward:.4g}"
+        earned = "return" if self.per == "episode" else "reward"
+        title = f"{self.rows:,} logged {self.per}s, mean {earned} {self.reward:.4g}"
         out = Table(title=title, title_style="bold")
         if several:
             out.add_column("policy")
@@ -119,13 +125,20 @@ class Evaluation:
         for r in self.results:
             cells = [
                 r.estimator, f"{r.value:.4g}", f"{r.low:.4g} .. {r.high:.4g}", f"{r.gain:+.3g}",
-                f"{r.gain_low:+.3g} .. {r.gain_high:+.3g}", f"{r.ess:,.0f}", f"{r.support:.3f}",
-                f"{r.max_weight:.3g}", "biased" if r.biased else "none",
+                f"{r.gain_low:+.3g} .. {r.gain_high:+.3g}", _known(r.ess, ",.0f"),
+                f"{r.support:.3f}", _known(r.max_weight, ".3g"), "biased" if r.biased else "none",
             ]  # fmt: skip
             out.add_row(*([r.policy, *cells] if several else cells))
         return out
 
     def __str__(self) -> str:
         text = io.StringIO()
-        Console(file=text, width=120, color_system=None).print(self.table())
+        console = Console(file=text, width=120, color_system=None)
+        console.print(self.table())
+        for note in self.notes:
+            console.print(note, highlight=False)
         return text.getvalue().rstrip()
+
+
+def _known(value: float, how: str) -> str:
+    return "-" if math.isnan(value) else format(value, how)

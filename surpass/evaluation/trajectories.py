@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from scipy import stats
 from tensordict import TensorDict
 from torch import Tensor
 
 from surpass.critics.rewards import cross_fitted
 from surpass.data.records import Sequences, Transitions
 from surpass.errors import InputError
-from surpass.evaluation.intervals import interval
+from surpass.evaluation.acting import Target, target_of
+from surpass.evaluation.intervals import Interval, interval
 from surpass.evaluation.results import Evaluation, Result
+from surpass.evaluation.trained import Trainable, start_values
 from surpass.forms import Estimator
 from surpass.objectives.views import TrajectoryQuery
 from surpass.registry import build
 
-__all__ = ["DEFAULT", "evaluate_trajectories", "padded", "trajectory_query"]
+__all__ = ["DEFAULT", "evaluate_trajectories", "fitted", "padded", "rows_of", "trajectory_query"]
 
 DEFAULT = ("tis", "pdis", "snpdis", "drt", "sndrt", "fqe")
-Act = Callable[[Tensor], Tensor]
+
+
+# ----------------------------------------------------------------------------------------------
+# logs
 
 
 def padded(log: Transitions) -> Sequences:
-    """Rows of episodes as sequences [N, T], padded behind their ends.
-
-    Raises:
-        InputError: when the log has no behavior log-probs.
-    """
-    if log.behavior_logp is None:
-        raise InputError(
-            "off-policy evaluation needs the behavior policy's log-prob of every action; log it as "
-            "behavior_logp, or fit it by cloning the log"
-        )
+    """Rows of episodes as sequences [N, T], padded behind their ends."""
     number, length = torch.unique_consecutive(log.episode, return_inverse=True, return_counts=True)[
         1:
     ]
@@ -53,47 +51,115 @@ def padded(log: Transitions) -> Sequences:
         extras["instrument"] = spread(log.instrument)
     return Sequences(
         action=spread(log.action), mask=spread(torch.ones_like(log.reward)),
-        reward=spread(log.reward), behavior_logp=spread(log.behavior_logp), obs=spread(log.obs),
-        next_obs=spread(log.next_obs), terminated=spread(log.terminated),
+        reward=spread(log.reward),
+        behavior_logp=None if log.behavior_logp is None else spread(log.behavior_logp),
+        obs=spread(log.obs.reshape(len(log.obs), -1)),
+        next_obs=spread(log.next_obs.reshape(len(log.obs), -1)), terminated=spread(log.terminated),
         truncated=spread(log.truncated), extras=TensorDict(extras, batch_size=shape),
         batch_size=[shape[0]],  # type: ignore[call-arg]
     ).described(log.about)  # fmt: skip
 
 
-def trajectory_query(
-    policy: Act | Float[Tensor, "N T A"], log: Sequences | Transitions, gamma: float = 1.0
-) -> TrajectoryQuery:
-    """Logged episodes, asked about a policy: observations [M, d] to probabilities [M, A], or the
-    probabilities [N, T, A] in the logged states.
+def rows_of(log: Sequences | Transitions) -> Transitions:
+    """Episodes as one row per step, in order.
 
     Raises:
-        InputError: when the log has no log-probs, or the probabilities do not fit it.
+        InputError: when the episodes do not say what came next, or where they ended.
+    """
+    if isinstance(log, Transitions):
+        return log
+    if log.obs is None or log.next_obs is None or log.reward is None or log.terminated is None:
+        raise InputError("episodes need obs, next_obs, reward and terminated for this estimator")
+    keep = log.mask > 0
+    episode = keep.nonzero()[:, 0]
+    truncated = torch.zeros_like(log.terminated) if log.truncated is None else log.truncated
+    return Transitions(
+        obs=log.obs[keep], action=log.action[keep], reward=log.reward[keep],
+        next_obs=log.next_obs[keep], terminated=log.terminated[keep], truncated=truncated[keep],
+        episode=episode, batch_size=[len(episode)],
+    ).described(log.about)  # fmt: skip
+
+
+def trajectory_query(
+    policy: Any, log: Sequences | Transitions, gamma: float = 1.0
+) -> TrajectoryQuery:
+    """Logged episodes, asked about a policy.
+
+    Args:
+        policy: anything of which `target_of` makes a target, such as a function from observations
+            [M, d] to probabilities [M, A]; or the probabilities [N, T, A] in the logged states
+            (then cuts of episodes count as ends, since nothing is known behind them).
+        log: episodes. gamma: discount.
+
+    Raises:
+        InputError: when the log lacks a column, or the probabilities do not fit it.
     """
     found = padded(log) if isinstance(log, Transitions) else log
-    if found.behavior_logp is None or found.reward is None or found.obs is None:
-        raise InputError("episodes need obs, reward and behavior_logp to be evaluated on")
+    if found.reward is None or found.obs is None:
+        raise InputError("episodes need obs and reward to be evaluated on")
     n, T = found.action.shape[:2]
+    discrete = found.action.dim() == 2
+    mask = found.mask.to(torch.float64)
+    cut, last = _cut(found)
+    extras = {} if found.extras is None else dict(found.extras.items())
+    logp = found.behavior_logp
+    asked: dict[str, Any] = {
+        "action": found.action.to(torch.int64) if discrete else found.action,
+        "reward": found.reward.to(torch.float64) * mask,
+        "propensity": None if logp is None else logp.to(torch.float64).exp(),
+        "mask": mask, "gamma": gamma, "context": found.obs, "extras": extras,
+    }  # fmt: skip
     if isinstance(policy, Tensor):
-        target = policy
-    else:
-        target = torch.as_tensor(policy(found.obs.flatten(0, 1))).view(n, T, -1)
-    wrong = ((target.sum(-1) - 1).abs() > 1e-4) & (found.mask > 0)
+        return TrajectoryQuery(target=_probable(policy, found), **asked)
+    actor = _target(policy, found)
+    if not discrete:
+        target = None
+        if actor.logp is not None:
+            flat = actor.logp(found.obs.flatten(0, 1), found.action.flatten(0, 1))
+            target = flat.view(n, T).to(torch.float64).exp()
+        return TrajectoryQuery(target=target, **asked)
+    target = torch.as_tensor(actor.choose(found.obs.flatten(0, 1))).view(n, T, -1)
+    if cut is not None:
+        beyond = found.next_obs[torch.arange(n), last]  # type: ignore[index]
+        there = torch.as_tensor(actor.choose(beyond)).to(torch.float64)
+        asked |= {"cut": cut, "beyond": beyond, "beyond_target": there}
+    return TrajectoryQuery(target=_probable(target, found), **asked)
+
+
+def _target(policy: Any, log: Sequences | Transitions, name: str = "policy") -> Target:
+    if isinstance(policy, Target):
+        return policy
+    if log.action.is_floating_point():
+        return target_of(policy, 0, name)
+    stated = int(log.about.spaces.get("n_actions", 0)) or len(log.about.actions)
+    return target_of(policy, stated or int(log.action.max()) + 1, name)
+
+
+def _probable(target: Tensor, log: Sequences) -> Tensor:
+    n, T = log.action.shape[:2]
+    wrong = ((target.sum(-1) - 1).abs() > 1e-4) & (log.mask > 0)
     if target.shape[:2] != (n, T) or bool(wrong.any()):
         raise InputError(
             f"the policy gave {tuple(target.shape)} for {n} episodes of {T} steps, or rows that do "
             "not sum to 1; give one probability per action in every logged state"
         )
-    extras = {} if found.extras is None else dict(found.extras.items())
-    return TrajectoryQuery(
-        action=found.action.to(torch.int64),
-        reward=found.reward.to(torch.float64) * found.mask.to(torch.float64),
-        propensity=found.behavior_logp.to(torch.float64).exp(),
-        target=target.to(torch.float64),
-        mask=found.mask.to(torch.float64),
-        gamma=gamma,
-        context=found.obs,
-        extras=extras,
-    )
+    return target.to(torch.float64)
+
+
+def _cut(log: Sequences) -> tuple[Tensor | None, Tensor]:
+    """1 where the last step was cut [N] (None where none was, or what follows is unknown), and the
+    number of the last step."""
+    last = log.mask.sum(1).long() - 1
+    if log.truncated is None or log.next_obs is None:
+        return None, last
+    cut = log.truncated[torch.arange(len(last)), last]
+    if log.terminated is not None:
+        cut = cut & ~log.terminated[torch.arange(len(last)), last]
+    return (cut.to(torch.float64), last) if bool(cut.any()) else (None, last)
+
+
+# ----------------------------------------------------------------------------------------------
+# nuisances
 
 
 def fitted(
@@ -104,22 +170,31 @@ def fitted(
     What does not learn from rewards (bins of states) is fitted to all episodes at once, so that
     its numbers mean the same everywhere.
     """
-    from dataclasses import replace
-
     for column, nuisance in form.nuisances.items():
         if column == "bin":
             found = nuisance.learn(query)(query)
         else:
             found = cross_fitted(nuisance, query, folds=folds, seed=seed).column  # type: ignore[arg-type]
-        if column == "q":
-            query = replace(query, q=found)
-        else:
+        if column != "q":
             query = replace(query, extras={**query.extras, column: found})
+        elif found.shape[1] > query.reward.shape[1]:
+            query = replace(query, q=found[:, :-1], beyond_q=found[:, -1])
+        else:
+            query = replace(query, q=found)
     return query
 
 
+def _trained_of(form: Estimator) -> Any:
+    """The nuisance of a form that is nets to train, if it has one."""
+    return next((n for n in form.nuisances.values() if isinstance(n, Trainable)), None)
+
+
+# ----------------------------------------------------------------------------------------------
+# the table
+
+
 def evaluate_trajectories(
-    policy: Act | Mapping[str, Act],
+    policy: Any,
     log: Sequences | Transitions,
     *,
     gamma: float = 1.0,
@@ -133,11 +208,12 @@ def evaluate_trajectories(
     intervals.
 
     Args:
-        policy: observations [M, d] to action probabilities [M, A]; or several, by name.
-        log: episodes with the behavior policy's log-probs. gamma: discount of the return.
-        estimators: keys such as "pdis", or estimators by name.
+        policy: a function of observations [M, d] to action probabilities [M, A], or to continuous
+            actions [M, k]; a policy folder's policy; what training gives; or several, by name.
+        log: episodes, with the behavior policy's log-probs where estimators weigh by them.
+        gamma: discount of the return. estimators: keys such as "pdis", or estimators by name.
         level: what an interval leaves out. method: "bootstrap" or "normal".
-        folds: of the models. seed: of folds and resamples.
+        folds: of the models. seed: of folds, nets and resamples.
 
     Raises:
         InputError: on unknown estimators, or logs without what an estimator needs.
@@ -147,23 +223,77 @@ def evaluate_trajectories(
         dict(estimators) if isinstance(estimators, Mapping) else {k: build(k) for k in estimators}
     )
     rows, paid = [], torch.zeros(0)
-    for name, act in policies.items():
-        query = trajectory_query(act, log, gamma)
-        paid, whole = query.paid, query.ratio.prod(1)
-        ess = float(whole.sum() ** 2 / whole.square().sum()) if bool((whole > 0).any()) else 0.0
+    for name, given in policies.items():
+        actor = given if isinstance(given, Tensor) else _target(given, log, name)
+        query = trajectory_query(actor, log, gamma)
+        paid, overlap = query.paid, _overlap(query)
         for key, form in forms.items():
-            score = form.score(fitted(query, form, folds, seed))
-            value = interval(method, score, level=level)
-            gain = interval(method, score - paid, level=level)
+            _suits(key, form, query)
+            net = _trained_of(form)
+            if net is not None:
+                value, gain = _by_members(form, net, rows_of(log), actor, query, level, seed)
+            else:
+                score = form.score(fitted(query, form, folds, seed))
+                value = interval(method, score, level=level)
+                gain = interval(method, score - paid, level=level)
             rows.append(
                 Result(
                     policy=name, estimator=key, value=value.value, low=value.low, high=value.high,
                     error=value.error, gain=gain.value, gain_low=gain.low, gain_high=gain.high,
-                    gain_error=gain.error, reference=float(paid.mean()), ess=ess, support=1.0,
-                    mean_weight=float(whole.mean()), max_weight=float(whole.max()),
+                    gain_error=gain.error, reference=float(paid.mean()), support=1.0, **overlap,
                     biased=form.biased, interval=value.method, score=repr(form.score),
                     assumptions=form.assumptions,
                 )
             )  # fmt: skip
     error = float(paid.std() / math.sqrt(len(paid)))
-    return Evaluation(tuple(rows), len(paid), float(paid.mean()), error, level)
+    return Evaluation(tuple(rows), len(paid), float(paid.mean()), error, level, "episode")
+
+
+def _overlap(query: TrajectoryQuery) -> dict[str, float]:
+    """Effective episodes and ratios of whole episodes; nan where there are no ratios."""
+    if query.target is None or query.propensity is None:
+        return dict.fromkeys(("ess", "mean_weight", "max_weight"), math.nan)
+    whole = query.ratio.prod(1)
+    square = float(whole.square().sum())
+    return {
+        "ess": float(whole.sum()) ** 2 / square if square > 0 else 0.0,
+        "mean_weight": float(whole.mean()),
+        "max_weight": float(whole.max()),
+    }
+
+
+def _suits(key: str, form: Estimator, query: TrajectoryQuery) -> None:
+    """Refuse an estimator whose columns the log or the policy lacks."""
+    if "behavior_logp" in form.needs and query.propensity is None:
+        raise InputError(
+            f"{key} weighs by the behavior policy's log-prob of every action; log it as "
+            "behavior_logp, fit it by cloning the log, or take an estimator without (fqe-nets)"
+        )
+    if "behavior_logp" in form.needs and query.target is None:
+        raise InputError(
+            f"{key} weighs by the policy's density of the logged actions, and this policy has none "
+            "(it is deterministic); take an estimator without (fqe-nets)"
+        )
+    if _trained_of(form) is None and not query.discrete and "behavior_logp" not in form.needs:
+        raise InputError(f"{key} is for discrete actions; take fqe-nets or model-based")
+
+
+def _by_members(
+    form: Estimator, net: Any, log: Transitions, actor: Any, query: TrajectoryQuery, level: float,
+    seed: int,
+) -> tuple[Interval, Interval]:  # fmt: skip
+    """Value and gain by trained members, each an estimate from its own weighting of the episodes:
+    Student's interval of their mean, as wide as they are apart."""
+    if isinstance(actor, Tensor):
+        raise InputError("nets need the policy itself, not its probabilities in the logged states")
+    found = start_values(net, log, actor, query.gamma, seed)
+    asked = {"start": found.values, "multiplier": found.multiplier}
+    value = form.score(replace(query, extras={**query.extras, **asked}))
+    weight = found.multiplier
+    gain = value - (weight * query.paid[:, None]).sum(0) / weight.sum(0)
+    t = float(stats.t.ppf(1 - level / 2, max(len(value) - 1, 1)))
+    out = []
+    for members in (value, gain):
+        mean, error = float(members.mean()), float(members.std())
+        out.append(Interval(mean, mean - t * error, mean + t * error, level, "ensemble", error))
+    return out[0], out[1]

@@ -24,8 +24,8 @@ from surpass.parts import Part, part
 
 __all__ = [
     "abstract_reward_process", "at_end", "averaged", "cumulative", "double_marginal", "last_ratios",
-    "marginal", "modeled_path", "no_path", "path_alone", "per_step", "return_below",
-    "state_marginal", "sum_of_steps", "trajectory",
+    "marginal", "member_values", "modeled_path", "no_path", "path_alone", "per_step",
+    "return_below", "state_marginal", "sum_of_steps", "trajectory",
 ]  # fmt: skip
 
 PathWeight = Part[[TrajectoryQuery], Tensor]
@@ -135,9 +135,10 @@ def double_marginal(query: TrajectoryQuery, /) -> Float[Tensor, "N"]:
     Kallus and Uehara, Double reinforcement learning for efficient off-policy evaluation in Markov
     decision processes (2020).
     """
-    after = torch.cat((query.direct[:, 1:], torch.zeros_like(query.direct[:, :1])), 1)
-    follows = torch.cat((query.mask[:, 1:], torch.zeros_like(query.mask[:, :1])), 1)
-    error = query.reward + query.gamma * after * follows - query.logged_q
+    behind = None
+    if query.cut is not None and query.beyond_q is not None:
+        behind = (query.beyond_target * query.beyond_q).sum(-1)
+    error = query.reward + query.gamma * query.later(query.direct, behind) - query.logged_q
     return query.direct[:, 0] + (query.mask * query.extras["marginal"] * error) @ query.discount
 
 
@@ -145,6 +146,15 @@ def double_marginal(query: TrajectoryQuery, /) -> Float[Tensor, "N"]:
 def path_alone(query: TrajectoryQuery, /) -> Float[Tensor, "N"]:
     """v of the start: the direct method."""
     return query.direct[:, 0]
+
+
+@part(needs=("start", "multiplier"))
+def member_values(query: TrajectoryQuery, /) -> Float[Tensor, "n"]:
+    """What each member of an ensemble says: its values of the starts, averaged with its own weights
+    of the episodes. `extras["start"]` [N, n] is nan where it was not asked."""
+    value, weight = query.extras["start"], query.extras["multiplier"]
+    weight = torch.where(value.isnan(), torch.zeros_like(weight), weight)
+    return (weight * value.nan_to_num()).sum(0) / weight.sum(0)
 
 
 @part
@@ -181,8 +191,10 @@ def abstract_reward_process(
     With w_t the product of the `last` ratios that end at t (all when None):
     N(z) = sum w_t 1[z_t = z], P(z, z') = sum w_t 1[z_t = z, z_{t+1} = z', not ended] / N(z),
     R(z) = sum w_t r_t 1[z_t = z] / N(z), eta(z) the share of episodes that start in z. A bin that
-    was never visited has zero rows. With a `horizon`, the sum of that many steps instead of the
-    solve, and step T - 1 is a cut. `extras["bin"]` [N, T] numbers the bin of every visited state.
+    was never visited has zero rows. A last step that was cut says nothing of where it leads and
+    does not count in P. With a `horizon`, the sum of that many steps instead of the
+    solve, and step T - 1 is a cut; where gamma is 1 and episodes were cut, the longest's length is
+    the horizon. `extras["bin"]` [N, T] numbers the bin of every visited state.
 
     Chaudhari, Deshpande, Castro da Silva and Thomas, Abstract reward processes: leveraging state
     abstraction for consistent off-policy evaluation (2024).
@@ -190,6 +202,8 @@ def abstract_reward_process(
     Raises:
         InputError: when gamma is 1 without a horizon and the process does not end.
     """
+    if horizon is None and query.gamma == 1 and query.cut is not None and bool(query.cut.any()):
+        horizon = query.reward.shape[1]
     rows = ones_like_rows(query)
     counted = last_ratios(last)(query) * query.mask * rows[:, None]
     z = query.extras["bin"].to(torch.int64)
@@ -201,10 +215,10 @@ def abstract_reward_process(
     moves = counted.new_zeros(bins * bins).index_add(0, pair, goes_on.flatten()).view(bins, bins)
     seen = visits.detach() > 0
     safe = torch.where(seen, visits, torch.ones_like(visits))
-    leaving = safe
-    if horizon is not None:  # the last step of the horizon is cut, which is no way to end
-        left = counted[:, :-1].flatten()
-        leaving = counted.new_zeros(bins).index_add(0, z[:, :-1].flatten(), left)
+    leaving, told = safe, _successor_known(query, horizon)
+    if told is not None:
+        left = (counted * told).flatten()
+        leaving = counted.new_zeros(bins).index_add(0, z.flatten(), left)
         leaving = torch.where(leaving.detach() > 0, leaving, torch.ones_like(leaving))
     P, R = moves / leaving[:, None], earned / safe
     start = counted.new_zeros(bins).index_add(0, z[:, 0], rows * query.mask[:, 0])
@@ -216,6 +230,20 @@ def abstract_reward_process(
     if int(singular):
         raise InputError("the reward process never ends and gamma is 1; give gamma below 1")
     return start @ value
+
+
+def _successor_known(query: TrajectoryQuery, horizon: int | None) -> Any:
+    """1 where the log shows what came of a step, [N, T]: not where an episode was cut, and not at
+    the horizon; None where that is everywhere."""
+    if horizon is None and query.cut is None:
+        return None
+    told = torch.ones_like(query.mask)
+    if horizon is not None:
+        told[:, -1] = 0.0
+    if query.cut is not None:
+        last = query.mask.sum(1).long() - 1
+        told[torch.arange(len(last)), last] *= 1.0 - query.cut
+    return told
 
 
 def sum_of_steps(

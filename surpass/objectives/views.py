@@ -150,31 +150,59 @@ class TrajectoryQuery:
     Attributes:
         action, reward, propensity: [N, T], the logged action, its reward and its probability under
             the behavior policy.
-        target: the target policy's probabilities in the visited states, [N, T, A].
+        target: the target policy's probabilities in the visited states, [N, T, A]; where actions
+            are continuous its density of the logged ones, [N, T], or None where it has none.
         mask: 1 where the behavior policy decided, [N, T]; ones first, then zeros.
         gamma: discount.
         q: predicted value of every action under the target, by a model that did not see the
-            episode, [N, T, A]; of what is still to come, discounted from that step on.
+            episode, [N, T, A]; of what is still to come, discounted from that step on. Where
+            actions are continuous [N, T, 2]: of the logged action, and of the target's.
         context: observations, [N, T, d].
         weights: a weight per episode, [N], all 1; what `linearized` differentiates.
+        cut: 1 where the last decision of an episode did not end it (truncation), [N]; None: all
+            ended.
+        beyond, beyond_target, beyond_q: what was observed behind the last decision, [N, d], the
+            target's probabilities there, [N, A], and the predicted values, [N, A].
         extras: columns and further predictions (bins, marginal ratios, instrument), [N, T, ...].
     """
 
-    action: Int[Tensor, "N T"]
+    action: Tensor
     reward: Float[Tensor, "N T"]
-    propensity: Float[Tensor, "N T"]
-    target: Float[Tensor, "N T A"]
+    propensity: Any
+    target: Any
     mask: Float[Tensor, "N T"]
     gamma: float = 1.0
     q: Any = None
     context: Any = None
     weights: Any = None
+    cut: Any = None
+    beyond: Any = None
+    beyond_target: Any = None
+    beyond_q: Any = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are numbers of a list."""
+        return self.action.dim() == 2
+
+    def later(self, now: Float[Tensor, "N T ..."], beyond: Any = None) -> Tensor:
+        """What stands one step later: the next column inside an episode, `beyond` [N, ...] behind a
+        last step that was cut, 0 behind one that ended it."""
+        inside = self.mask.reshape(*self.mask.shape, *(1,) * (now.dim() - 2))
+        out = torch.zeros_like(now)
+        out[:, :-1] = now[:, 1:] * inside[:, 1:]
+        if self.cut is not None and beyond is not None:
+            rows = (self.cut > 0).nonzero()[:, 0]
+            last = self.mask.sum(1).long() - 1
+            out[rows, last[rows]] = beyond[rows].to(out.dtype)
+        return out
 
     @cached_property
     def logged_target(self) -> Float[Tensor, "N T"]:
         """The target policy's probability of the logged action."""
-        return self.target.gather(-1, self.action[..., None])[..., 0]
+        return self.target.gather(-1, self.action[..., None])[..., 0] if self.discrete else (
+            self.target)  # fmt: skip
 
     @cached_property
     def ratio(self) -> Float[Tensor, "N T"]:
@@ -199,12 +227,14 @@ class TrajectoryQuery:
     @cached_property
     def logged_q(self) -> Float[Tensor, "N T"]:
         """The predicted value of the logged action."""
+        if not self.discrete:
+            return self.q[..., 0]
         return self.q.gather(-1, self.action[..., None])[..., 0]
 
     @cached_property
     def direct(self) -> Float[Tensor, "N T"]:
         """The predicted value of the visited state, sum over actions of pi q."""
-        return (self.target * self.q).sum(-1)
+        return (self.target * self.q).sum(-1) if self.discrete else self.q[..., 1]
 
     def rows(self, index: Tensor | slice) -> TrajectoryQuery:
         """The same query for some of the episodes."""

@@ -8,7 +8,8 @@ import torch
 from surpass.critics.fitted_q import FittedQ
 from surpass.errors import InputError
 from surpass.evaluation.trajectories import evaluate_trajectories, padded, trajectory_query
-from surpass.methods.ope.trajectories import fqe
+from surpass.methods.ope.trajectories import fqe, star
+from surpass.registry import build
 from surpass.tasks.tabular import TabularMDP
 
 S, A, H = 3, 2, 4
@@ -70,5 +71,40 @@ def test_says_what_does_not_fit():
         trajectory_query(lambda obs: obs.double() @ (2 * PI), log)
     rows = MDP.transitions(MU, 5, generator=G)
     rows.behavior_logp = None
-    with pytest.raises(InputError, match="log-prob"):
-        padded(rows)
+    with pytest.raises(InputError, match="pdis weighs by the behavior policy's log-prob"):
+        evaluate_trajectories(act, rows, estimators=("pdis",))
+    endless = TabularMDP(MDP.P, MDP.r, MDP.d0, 0.95).rollout(MU, 20, 6, G)
+    with pytest.raises(InputError, match="give a discount below 1"):
+        evaluate_trajectories(act, endless, estimators=("fqe-nets",))
+    with pytest.raises(InputError, match="one value for all steps would be infinite"):
+        FittedQ(by_step=False).learn(trajectory_query(act, endless, 1.0))
+
+
+@pytest.mark.parametrize("key", ["fqe", "mwl", "drl", "star-arp"])
+def test_a_cut_is_no_end(key):
+    """Episodes of an endless problem, cut after eight steps: taking the cuts for ends would lose
+    more than half of the value."""
+    generator = torch.Generator().manual_seed(1)
+    mdp = TabularMDP(MDP.P, MDP.r, MDP.d0, 0.95)
+    log = mdp.rollout(MU, 3000, 8, generator, dtype=torch.float64)
+    form = star(last=1) if key == "star-arp" else build(key)
+    truth = float(mdp.evaluate(PI).value)
+    found = evaluate_trajectories(act, log, gamma=0.95, estimators={key: form})[key]
+    assert found.value == pytest.approx(truth, rel=0.04)
+    log.truncated, log.terminated = log.terminated, log.truncated
+    ended = evaluate_trajectories(act, log, gamma=0.95, estimators={key: form})[key]
+    assert ended.value < 0.5 * truth
+
+
+def test_a_cut_before_the_horizon_is_followed_step_by_step():
+    """Half of the episodes are cut at random before the horizon: values by step, discount 1."""
+    generator = torch.Generator().manual_seed(2)
+    mdp = TabularMDP(MDP.P, MDP.r, MDP.d0, 1.0, H)
+    rows = mdp.transitions(MU, 6000, generator=generator, dtype=torch.float64)
+    step, cut = rows.extras["step"], torch.rand(6000, generator=generator) < 0.5
+    at = torch.randint(1, H, (6000,), generator=generator)
+    rows = rows[~cut[rows.episode] | (step < at[rows.episode])]
+    last = torch.cat((rows.episode[1:] != rows.episode[:-1], torch.tensor([True])))
+    rows.truncated, rows.terminated = last, torch.zeros_like(last)
+    found = evaluate_trajectories(act, rows, gamma=1.0, estimators=("fqe",))["fqe"]
+    assert found.value == pytest.approx(float(mdp.evaluate(PI).value), rel=0.03)

@@ -3,8 +3,10 @@ processes."""
 
 from __future__ import annotations
 
+from surpass.critics.dynamics import DynamicsNets
 from surpass.critics.fitted_q import FittedQ, RandomBins
 from surpass.critics.minimax_weights import MinimaxWeights
+from surpass.critics.policy_values import ValueNets
 from surpass.forms import Estimator
 from surpass.objectives.scores import linearized
 from surpass.objectives.trajectory_scores import (
@@ -14,6 +16,7 @@ from surpass.objectives.trajectory_scores import (
     cumulative,
     double_marginal,
     marginal,
+    member_values,
     modeled_path,
     path_alone,
     per_step,
@@ -21,8 +24,12 @@ from surpass.objectives.trajectory_scores import (
 )
 from surpass.registry import system
 
-__all__ = ["drl", "drt", "fqe", "mwl", "pdis", "sndrt", "snpdis", "sntis", "star", "tis"]
+__all__ = [
+    "drl", "drt", "fqe", "fqe_nets", "model_based", "mwl", "pdis", "sndrt", "snpdis", "sntis",
+    "star", "tis",
+]  # fmt: skip
 
+_WEIGHED = ("behavior_logp",)
 _KNOWN = "the behavior policy's probabilities are those of the log and cover the target"
 _RATIO = f"{_KNOWN}; bias of order 1/n"
 
@@ -30,27 +37,27 @@ _RATIO = f"{_KNOWN}; bias of order 1/n"
 @system("tis")
 def tis() -> Estimator:
     """Importance sampling of whole episodes: mean of rho_{0:T-1} G."""
-    return Estimator(trajectory(at_end()), unit="episode", assumptions=_KNOWN)
+    return Estimator(trajectory(at_end()), unit="episode", needs=_WEIGHED, assumptions=_KNOWN)
 
 
 @system("pdis")
 def pdis() -> Estimator:
     """Per-decision importance sampling: mean of sum_t gamma^t rho_{0:t} r_t."""
-    return Estimator(trajectory(cumulative()), unit="episode", assumptions=_KNOWN)
+    return Estimator(trajectory(cumulative()), unit="episode", needs=_WEIGHED, assumptions=_KNOWN)
 
 
 @system("sntis")
 def sntis() -> Estimator:
     """Weighted importance sampling: the weights of episodes divided by their mean."""
     score = linearized(averaged(trajectory(per_step(at_end()))))
-    return Estimator(score, unit="episode", biased=True, assumptions=_RATIO)
+    return Estimator(score, unit="episode", needs=_WEIGHED, biased=True, assumptions=_RATIO)
 
 
 @system("snpdis")
 def snpdis() -> Estimator:
     """Weighted per-decision importance sampling: the weights of each step divided by their mean."""
     score = linearized(averaged(trajectory(per_step(cumulative()))))
-    return Estimator(score, unit="episode", biased=True, assumptions=_RATIO)
+    return Estimator(score, unit="episode", needs=_WEIGHED, biased=True, assumptions=_RATIO)
 
 
 @system("fqe")
@@ -65,14 +72,16 @@ def fqe(model: FittedQ = FittedQ()) -> Estimator:
 def drt(model: FittedQ = FittedQ()) -> Estimator:
     """Doubly robust: fitted Q evaluation, corrected step by step."""
     score = trajectory(cumulative(), modeled_path())
-    return Estimator(score, {"q": model}, unit="episode", assumptions=_KNOWN)
+    return Estimator(score, {"q": model}, unit="episode", needs=_WEIGHED, assumptions=_KNOWN)
 
 
 @system("sndrt")
 def sndrt(model: FittedQ = FittedQ()) -> Estimator:
     """Weighted doubly robust: the weights of each step divided by their mean."""
     score = linearized(averaged(trajectory(per_step(cumulative()), modeled_path())))
-    return Estimator(score, {"q": model}, unit="episode", biased=True, assumptions=_RATIO)
+    return Estimator(
+        score, {"q": model}, unit="episode", needs=_WEIGHED, biased=True, assumptions=_RATIO
+    )
 
 
 @system("star-arp")
@@ -91,9 +100,32 @@ def star(
         linearized(abstract_reward_process(last, horizon)),
         {"bin": RandomBins(bins, seed)},
         unit="episode",
+        needs=_WEIGHED,
         biased=True,
         assumptions=f"{_KNOWN}; consistent for any bins when all ratios weigh a step",
     )
+
+
+@system("fqe-nets")
+def fqe_nets(model: ValueNets = ValueNets()) -> Estimator:
+    """Fitted Q evaluation with an ensemble of nets, for any observations and actions. No behavior
+    probabilities are needed; each member learned on its own weighting of the episodes."""
+    return Estimator(
+        member_values(), {"start": model}, unit="member", biased=True,
+        assumptions="the nets found the values; the interval holds what repeated logs would "
+        "change, not what they miss",
+    )  # fmt: skip
+
+
+@system("model-based")
+def model_based(model: DynamicsNets = DynamicsNets()) -> Estimator:
+    """The policy is played in an ensemble of Gaussian models of the world that were fitted to the
+    log."""
+    return Estimator(
+        member_values(), {"start": model}, unit="member", biased=True,
+        assumptions="the models are right where the policy leads; the interval holds what repeated "
+        "logs would change, not what they miss",
+    )  # fmt: skip
 
 
 _MARGIN = "the features can express the ratio of the two policies' state-action frequencies"

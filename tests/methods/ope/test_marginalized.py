@@ -46,8 +46,8 @@ def test_linear_weights_and_least_squares_temporal_differences_give_one_number()
     once = torch.nn.functional.one_hot(query.action, 3).double()
     here = (once[..., None] * phi[..., None, :]).flatten(-2)
     under = (query.target[..., None] * phi[..., None, :]).flatten(-2)
-    then = torch.zeros_like(under)
-    then[:, :-1] = under[:, 1:]
+    behind = (query.beyond_target[..., None] * query.beyond[:, None, :]).flatten(-2)
+    then = torch.cat((under[:, 1:], behind[:, None]), 1)
     d = query.discount[None, :, None]
     left = (here * d).flatten(0, 1).T @ (here - query.gamma * then).flatten(0, 1)
     right = (here * d).flatten(0, 1).T @ query.reward.flatten()
