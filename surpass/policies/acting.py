@@ -64,16 +64,24 @@ def greedy(nets: Nets, roles: Any, /, q: str = "q") -> Policy:
 
 
 @part
-def best_of(nets: Nets, roles: Any, /, pi: str = "pi", q: str = "q", n: int = 10) -> Policy:
-    """The best by min_i Q_i of n actions drawn from the policy."""
+def best_of(
+    nets: Nets, roles: Any, /, pi: str = "pi", q: str = "q", n: int = 10, over: str = "min",
+    lowest: bool = False,
+) -> Policy:  # fmt: skip
+    """The best of n actions drawn from the policy: the highest min_i Q_i (or "max" or "mean" over
+    the ensemble); the lowest, where q is a cost."""
 
     def choose(obs: Tensor) -> tuple[Tensor, None]:
         action, _ = nets[pi].sample(obs, n)
-        best = nets[q](obs, action).amin(0).argmax(0)
+        values = getattr(nets[q](obs, action), _OVER[over])(0)
+        best = (-values if lowest else values).argmax(0)
         index = best.reshape(1, -1, *(1,) * (action.dim() - 2)).expand(1, *action.shape[1:])
         return action.gather(0, index)[0], None
 
     return NetPolicy(choose)
+
+
+_OVER = {"min": "amin", "max": "amax", "mean": "mean"}
 
 
 class InEnvironment(nn.Module):

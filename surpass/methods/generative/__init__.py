@@ -1,0 +1,1 @@
+"""Diffusion, flow, sequence and residual policies for control."""

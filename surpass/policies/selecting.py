@@ -1,0 +1,64 @@
+"""Choosing among actions that a generative policy proposes: by the critic that judges them.
+
+best_of("pi", "q", n=64)             the highest, `policies.acting`
+reweighted(n=64, weight=...)         each with probability in proportion to a weight
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surpass.forms import Policy
+from surpass.parts import Nets, Part, part
+from surpass.policies.acting import NetPolicy
+
+__all__ = ["expectile_weight", "exponential_weight", "picked", "quantile_weight", "reweighted"]
+
+
+@part
+def expectile_weight(u: Tensor, /, tau: float = 0.7) -> Tensor:
+    """|tau - 1(u < 0)|: the actor that an expectile of level tau stands for, u = Q - V."""
+    return torch.where(u < 0, 1.0 - tau, tau)
+
+
+@part
+def quantile_weight(u: Tensor, /, tau: float = 0.7) -> Tensor:
+    """|tau - 1(u < 0)| / |u|, of a quantile."""
+    return torch.where(u < 0, 1.0 - tau, tau) / u.abs().clamp(min=1e-6)
+
+
+@part
+def exponential_weight(u: Tensor, /, alpha: float = 1.0) -> Tensor:
+    """alpha |exp(alpha u) - 1| / |u|, of the loss exp(alpha u) - alpha u."""
+    small = u.abs() < 1e-6
+    ratio = torch.expm1(alpha * u).abs() / u.abs().clamp(min=1e-6)
+    return alpha * torch.where(small, alpha, ratio)
+
+
+def picked(action: Float[Tensor, "m B k"], index: Tensor) -> Float[Tensor, "B k"]:
+    """The action of each row that `index` [B] names."""
+    return action.gather(0, index[None, :, None].expand(1, *action.shape[1:]))[0]
+
+
+@part
+def reweighted(
+    nets: Nets, roles: Any, /, weight: Part[[Tensor], Tensor], n: int = 64, pi: str = "pi",
+    q: str = "q_target", v: str = "v",
+) -> Policy:  # fmt: skip
+    """One of n actions of the policy, drawn by weight(min_i Q_i(s, a) - V(s)): as n grows, a draw
+    from pi times the weight.
+
+    IDQL: Implicit Q-Learning as an Actor-Critic Method with Diffusion Policies (2023).
+    """
+
+    def choose(obs: Tensor) -> tuple[Tensor, None]:
+        action, _ = nets[pi].sample(obs, n)
+        u = nets[q](obs, action).amin(0) - nets[v](obs).amin(0)
+        chosen = torch.multinomial(weight(u).T, 1)[:, 0]
+        return picked(action, chosen), None
+
+    return NetPolicy(choose)

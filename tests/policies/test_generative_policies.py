@@ -1,0 +1,163 @@
+"""Diffusion and flow policies: what they must share with Gaussians, labels and known densities."""
+
+import math
+
+import pytest
+import torch
+
+from surpass.errors import InputError
+from surpass.forms import Spaces
+from surpass.policies.acting import best_of
+from surpass.policies.diffusion import diffusion
+from surpass.policies.flow import Flow, GuidedFlow, flow, gated_flow
+from surpass.policies.selecting import (
+    expectile_weight,
+    exponential_weight,
+    quantile_weight,
+    reweighted,
+)
+
+SPACES = Spaces(3, 2, 0, (-1.0, -1.0), (1.0, 1.0))
+
+
+class LinearVelocity(torch.nn.Module):
+    """v = (shift of the label) - x / 2, whatever the observation."""
+
+    def at(self, obs, label=0):
+        shift = torch.tensor([0.0, 0.4])[label]
+        return lambda x, time: shift - 0.5 * x
+
+
+def test_density_of_a_flow_policy_is_that_of_its_linear_flow():
+    """Two steps x <- 0.75 x give N(0, 0.75^4)."""
+    pi, action = Flow(LinearVelocity(), 2, 2), torch.tensor([[0.3, -0.5], [0.0, 0.9]])  # type: ignore
+    expected = torch.distributions.Normal(0.0, 0.75**2).log_prob(action).sum(-1)
+    torch.testing.assert_close(pi.logp(torch.zeros(2, 3), action), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_guidance_of_a_flow_policy_moves_beyond_its_label():
+    """x <- x + (w shift - x / 2) / F converges to what shift w sends it to."""
+    pi, obs = Flow(LinearVelocity(), 1, 20), torch.zeros(4000, 3)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    middle = [float(GuidedFlow(pi, w, 1).act(obs).action.median()) for w in (0.0, 1.0, 2.0)]
+    sent = 0.4 * (1 - (1 - 0.5 / 20) ** 20) / 0.5
+    assert middle == pytest.approx([0.0, sent, 2 * sent], abs=0.05)
+    again = GuidedFlow(pi, 1.0, 1).given(weight=0.0)
+    assert float(again.act(obs).action.median()) == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize("make", [diffusion(6, 16), flow(6, 16)])
+def test_decoding_is_a_function_of_the_noise_row_by_row(make):
+    torch.manual_seed(0)
+    pi, obs, noise = make(SPACES), torch.randn(5, 3), torch.randn(5, 2)
+    once, twice = pi.decode(obs, noise), pi.decode(obs, noise)
+    assert torch.equal(once, twice)
+    torch.testing.assert_close(pi.decode(obs[2:3], noise[2:3])[0], once[2], rtol=1e-5, atol=1e-6)
+    several = pi.decode(obs, noise.expand(4, 5, 2))
+    torch.testing.assert_close(several[3], once, rtol=1e-5, atol=1e-6)
+
+
+def test_labels_change_what_a_net_is_asked():
+    torch.manual_seed(0)
+    pi, obs, x = flow(4, 16, labels=3)(SPACES), torch.randn(6, 3), torch.randn(6, 2)
+    time = torch.full((6,), 0.5)
+    by_number = [pi.net(x, time, obs, k) for k in range(3)]
+    by_row = pi.net(x, time, obs, torch.tensor([0, 1, 2, 0, 1, 2]))
+    for row, k in enumerate([0, 1, 2, 0, 1, 2]):
+        torch.testing.assert_close(by_row[row], by_number[k][row])
+    assert not torch.allclose(by_number[0], by_number[1])
+
+
+def test_a_gated_flow_starts_with_open_gates():
+    torch.manual_seed(0)
+    pi, obs = gated_flow(4, 16)(SPACES), torch.randn(8, 3)
+    x, time = torch.randn(8, 2), torch.full((8,), 0.25)
+    bare = gated_flow(4, 16, gated=False)(SPACES)
+    bare.load_state_dict({k: v for k, v in pi.state_dict().items() if ".1." not in k})
+    z = 1 / (1 + math.exp(-5.0))
+    torch.testing.assert_close(pi.velocity(obs)(x, time), z * (bare.velocity(obs)(x, time) - x))
+
+
+def test_the_density_of_a_gated_flow_is_that_of_its_path():
+    """Its Gaussians, less the logarithm of the tanh's slope."""
+    torch.manual_seed(0)
+    pi, obs = gated_flow(1, 16, log_std=(-1.0, -1.0))(SPACES), torch.randn(5, 3)
+    torch.manual_seed(3)
+    action, logp = pi.sample(obs)
+    torch.manual_seed(3)
+    start, eps = torch.randn(5, 2), torch.randn(5, 2)
+    mean = start + pi.velocity(obs)(start, torch.zeros(5))
+    end = mean + math.exp(-1.0) * eps
+    normal = torch.distributions.Normal
+    path = normal(0.0, 1.0).log_prob(start) + normal(0.0, math.exp(-1.0)).log_prob(end - mean)
+    expected = (path - torch.log(1 - torch.tanh(end).square())).sum(-1)
+    torch.testing.assert_close(action, torch.tanh(end))
+    torch.testing.assert_close(logp, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_generative_policies_refuse_discrete_actions():
+    for make in (diffusion(), flow(), gated_flow()):
+        with pytest.raises(InputError, match="discrete"):
+            make(Spaces(3, actions=2))
+    with pytest.raises(InputError, match="no noise schedule"):
+        diffusion(schedule="linear")(SPACES)
+
+
+# ----------------------------------------------------------------------------------------------
+# choosing among samples
+
+
+class FourActions:
+    """Proposes -1, 0, 0.5, 1 in a random order; Q = a, V = 0.25."""
+
+    def sample(self, obs, n):
+        order = torch.stack([torch.randperm(4) for _ in range(len(obs))], 1)
+        return torch.tensor([-1.0, 0.0, 0.5, 1.0])[order][..., None], None
+
+
+NETS = {
+    "pi": FourActions(),
+    "q_target": lambda obs, a: torch.stack([a[..., 0], a[..., 0] + 1]),
+    "v": lambda obs: torch.full((1, len(obs)), 0.25),
+}
+
+
+def test_the_best_and_the_lowest_of_what_is_proposed():
+    obs = torch.zeros(3, 1)
+    for lowest, expected in ((False, 1.0), (True, -1.0)):
+        policy = best_of("pi", "q_target", 4, lowest=lowest)(NETS, {})  # type: ignore[arg-type]
+        assert policy.act(obs).action[:, 0].tolist() == [expected] * 3
+
+
+def test_reweighting_draws_in_proportion_to_the_weight():
+    """Weights 0.1, 0.1, 0.9, 0.9 of an expectile at tau = 0.9."""
+    torch.manual_seed(0)
+    policy = reweighted(expectile_weight(0.9), 4)(NETS, {})  # type: ignore[arg-type]
+    drawn = policy.act(torch.zeros(20_000, 1)).action[:, 0]
+    for value, share in ((-1.0, 0.05), (0.0, 0.05), (0.5, 0.45), (1.0, 0.45)):
+        assert float((drawn == value).float().mean()) == pytest.approx(share, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    "weight, slope",
+    [
+        (expectile_weight(0.7), lambda u: 2 * torch.where(u < 0, 0.3, 0.7) * u.abs()),
+        (quantile_weight(0.7), lambda u: torch.where(u < 0, 0.3, 0.7)),
+        (exponential_weight(2.0), lambda u: (2 * torch.exp(2 * u) - 2).abs()),
+    ],
+)
+def test_weights_are_the_slopes_of_their_losses_over_the_distance(weight, slope):
+    u = torch.tensor([-1.5, -0.2, 0.3, 2.0])
+    found, expected = weight(u) * u.abs(), slope(u)
+    torch.testing.assert_close(found / found.sum(), expected / expected.sum())
+
+
+def test_under_the_weights_of_an_expectile_the_mean_advantage_is_zero():
+    """V is the 0.9-expectile of Q exactly where the weighted mean of Q - V vanishes."""
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    v = torch.tensor(0.0)
+    for _ in range(200):
+        v = v + 0.5 * (expectile_weight(0.9)(values - v) * (values - v)).mean()
+    weight = expectile_weight(0.9)(values - v)
+    assert float((weight * (values - v)).mean()) == pytest.approx(0.0, abs=1e-4)
+    assert float(v) == pytest.approx(0.8614, abs=0.02)  # the 0.9-expectile of N(0, 1)
