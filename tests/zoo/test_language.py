@@ -7,9 +7,16 @@ pytest.importorskip("transformers")
 
 from surpass.methods.rlvr.policy_gradients import grpo
 from surpass.policies.language import LanguagePolicy
-from surpass.tasks.language import DigitStrings
+from surpass.tasks.language import DigitStrings, ModSum
 from surpass.training.module_run import train_language
-from surpass.zoo.language import LanguageBed, accuracy, tiny_llama, warm
+from surpass.zoo.language import (
+    LanguageBed,
+    accuracy,
+    prompt_rows,
+    tiny_llama,
+    toy_tokenizer,
+    warm,
+)
 from surpass.zoo.shelf import Zoo, items
 
 
@@ -38,3 +45,24 @@ def test_the_shelf_has_the_testbeds_and_reads_what_it_wrote(tmp_path, monkeypatc
     for a, b in zip(same.parameters(), bed.policy.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert "model.safetensors" in zoo.provenance("strings-clean")["files"]
+
+
+def test_texts_of_a_toy_language_are_its_tokens():
+    task = ModSum()
+    tokenizer = toy_tokenizer(task.vocabulary)
+    drawn = task.prompts(20, torch.Generator().manual_seed(5))
+    for row, ids, mask in zip(prompt_rows(task, 20, seed=5), drawn.tokens, drawn.mask, strict=True):
+        assert tokenizer(row["prompt"]).input_ids == ids[mask > 0].tolist()
+        assert int(row["answer"]) == sum(int(c) for c in row["prompt"] if c.isdigit()) % 10
+    assert tokenizer.decode([3, 12, 5, 14], skip_special_tokens=True) == "3;5"
+    assert {r["answer"] for r in prompt_rows(DigitStrings("R", (2, 2)), 3, seed=0)} == {
+        r["prompt"][2:0:-1] for r in prompt_rows(DigitStrings("R", (2, 2)), 3, seed=0)
+    }
+
+
+def test_reference_tables_succeed_as_often_as_they_say(tmp_path):
+    zoo = Zoo(folder=tmp_path)
+    for name, success in (("sumtriple-reference", 0.25), ("lock-reference", 0.02)):
+        bed = zoo(name)
+        assert float(bed.task.truth(bed.logits).success.mean()) == pytest.approx(success, abs=1e-6)
+        assert bed.success == pytest.approx(success, abs=1e-6)
