@@ -14,7 +14,7 @@ from surpass.objectives.response_times import Timed, bradley_terry, drift_diffus
 from surpass.parts import Part
 from surpass.tasks.drift_diffusion import Comparisons, compare
 
-SIZE, BOUNDARY, DRAWS = 5, 1.5, 20
+SIZE, BOUNDARY, DRAWS = 5, 1.5, 100
 SIZES = (100, 200, 400, 800)
 STEPS = (30, 60, 90, 120)  # of the reward model: the best in hindsight, for both losses
 RIDGES = (0.03, 0.3, 1.0, 3.0)  # of the baseline: the best in hindsight
@@ -76,12 +76,14 @@ def reward_accuracy(loss: Part[[Timed], Tensor], seed: int) -> list[float]:
     "response-time-pref",
     claim="at strong preferences the error of the direction is at most half of that of choices "
     "alone, at weak ones at most 0.9 of it; it falls like 1 / n, with a fitted delay too",
-    setting="drift-diffusion choices over 5 features, boundary 1.5, 20 draws a seed",
+    setting="drift-diffusion choices over 5 features, boundary 1.5, 100 draws a seed",
     baseline="logistic regression on choices with the model's own link, ridge the best of four in "
     "hindsight",
     metric="mean squared error of theta / |theta|, 100 comparisons, scale 3",
     bar=at_most(0.5, times=True),
-    minutes=1,
+    minutes=2,
+    note="Every bar of the estimator holds; the small reward model gains 1.7 points of accuracy "
+    "rather than 2, both losses stopped at their best step.",
 )  # fmt: skip
 def response_times_evidence(seed: int, zoo: Any) -> Result:
     rng = np.random.default_rng(seed)
