@@ -182,9 +182,17 @@ def span(log: Transitions, n: int) -> Tensor:
     return (last - position + 1).clamp(max=n)
 
 
+def labeled(log: Transitions) -> Tensor:
+    """1.0 where the reward was observed, [N]: `extras["labeled"]`, or everywhere."""
+    if log.extras is not None and "labeled" in log.extras.keys():  # noqa: SIM118
+        return log.extras["labeled"].float()
+    return torch.ones(len(log), device=log.reward.device)
+
+
 COLUMNS: dict[str, Callable[[Transitions, Tables, Source], Tensor]] = {
     "return_to_go": lambda log, t, s: return_to_go(log, t["reward"], s.options.get("gamma", 0.99)),
     "next_action": lambda log, t, s: next_action(log, t["action"]),
+    "labeled": lambda log, t, s: labeled(log),
     "row": lambda log, t, s: torch.arange(len(log), device=t["reward"].device),
 }
 

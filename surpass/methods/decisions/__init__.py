@@ -19,6 +19,7 @@ from surpass.methods.decisions.seeking import (
     RewardSeeking,
     RidgeRewards,
 )
+from surpass.methods.decisions.semi_pessimistic import semi_pessimistic_decisions
 from surpass.objectives.counterfactual import (
     counterfactual_risk,
     doubly_robust_gain,
@@ -111,7 +112,7 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "ridge": ridge, "logistic": logistic, "boosting": boosting, "ips": ips, "poem": poem,
     "snips": snips, "snips-mlp": snips_mlp, "dr": dr, "dr-mlp": dr_mlp, "provable": provable,
     "provable-mlp": provable_mlp, "exp-smoothing": exp_smoothing, "pac-bayes-opl": pac_bayes,
-    "hier-opo": hier_opo,
+    "hier-opo": hier_opo, "semi-pessimistic": semi_pessimistic_decisions,
 }  # fmt: skip
 """Every learner's recipe, by name."""
 
