@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from surpass.data import open_log as open_log
     from surpass.evaluation.policies import evaluate as evaluate
     from surpass.improve.job import improve as improve
-    from surpass.policies.handover import load as load
+    from surpass.training.opening import load as load
     from surpass.training.run import train as train
 
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _CALLS = {
     "evaluate": "surpass.evaluation.policies",
     "train": "surpass.training.run",
-    "load": "surpass.policies.handover",
+    "load": "surpass.training.opening",
     "open_log": "surpass.data",
     "InputError": "surpass.errors",
     "MissingExtra": "surpass.errors",

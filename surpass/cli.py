@@ -314,27 +314,35 @@ def evaluate(
     env: Annotated[str | None, arg(metavar="ID")] = None,
     compare: Annotated[list[str], arg(metavar="POLICY")] = [],  # noqa: B006
     episodes: int = 100,
+    seeds: int | None = None,
     level: float = 0.95,
     seed: int = 0,
     picture: Annotated[Path | None, arg(metavar="FILE")] = None,
+    video: Annotated[Path | None, arg(metavar="FILE")] = None,
     as_json: Annotated[bool, arg(name="json")] = False,
 ) -> None:
     """What a policy is worth: from logs of another policy, or by letting it act.
 
-    In Python: surpass.evaluate(policy, logs).
+    In Python: surpass.evaluate(policy, logs), or surpass.evaluate(policy, env="Hopper-v5").
+
+    Try: surpass evaluate runs/sac --env Pendulum-v1 --compare random --picture returns.png
 
     Args:
-        policy: A policy folder.
+        policy: A folder of surpass train or improve; with --env also a policy of the zoo, such as
+            hopper-expert, or random.
         logs: Logs to evaluate on, off-policy, with several estimators.
-        env: An environment to roll out in.
-        compare: Further policies, ranked beside it.
-        episodes: Rollouts per policy.
+        env: An environment to play in: a task of ours, or a Gymnasium id.
+        compare: Further policies, beside it.
+        episodes: How many each training seed plays.
+        seeds: Play so many of the folder's training seeds; all by default.
         level: Confidence of the intervals.
         seed: Of everything random.
-        picture: Draw the comparison (or a video frame strip of the rollout) into this file.
+        picture: Draw the comparison into this file (.png, .svg, .pdf).
+        video: Film an episode of the policy into this file (.gif, .mp4).
         as_json: Print JSON.
     """
     from surpass.evaluation.command import run
+    from surpass.zoo.control import named_policy
 
     run(
         policy,
@@ -342,10 +350,13 @@ def evaluate(
         env=env,
         compare=compare,
         episodes=episodes,
+        seeds=seeds,
         level=level,
         seed=seed,
         picture=picture,
+        video=video,
         as_json=as_json,
+        named=named_policy,
     )
 
 
@@ -401,18 +412,26 @@ def zoo(
     names: Positional[tuple[str, ...]] = (),
     /,
     *,
+    all: bool = False,
+    small: bool = False,
     force: bool = False,
+    references: bool = False,
 ) -> None:
     """Data sets and warm-started models that the library's own methods make, cached with checksum.
 
+    What was built is kept, and a build that was stopped goes on from its checkpoint.
+
     Args:
         action: list what there is, or build by name.
-        names: What to build; everything by default.
+        names: What to build, such as hopper-medium-replay.
+        all: Build everything.
+        small: Build the small set only, in less than a minute.
         force: Build again what is cached.
+        references: Store the returns measured for random and expert as the tasks' 0 and 100.
     """
     from surpass.zoo.command import run
 
-    run(action, names, force=force)
+    run(action, names, all=all, small=small, force=force, references=references)
 
 
 def evidence(

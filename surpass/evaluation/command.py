@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from surpass.errors import InputError, atomic
+from surpass.evaluation.filming import film
+from surpass.evaluation.played import Played, draw, play
 from surpass.evaluation.policies import evaluate
 from surpass.evaluation.results import Evaluation
+from surpass.training.opening import load
 
 __all__ = ["forest", "run"]
 
@@ -22,35 +26,66 @@ def run(
     env: str | None = None,
     compare: Sequence[str] = (),
     episodes: int = 100,
+    seeds: int | None = None,
     level: float = 0.95,
     seed: int = 0,
     picture: Path | None = None,
+    video: Path | None = None,
     as_json: bool = False,
+    named: Callable[[str], Any] | None = None,
 ) -> None:
-    """Evaluate policy folders on logs and print the table.
+    """Evaluate policies on logs or in an environment, and print the table.
+
+    Args:
+        named: opens a policy by its name in the zoo, or gives None.
 
     Raises:
-        InputError: without logs, or when something cannot be read.
+        InputError: with neither or both, or when something cannot be read or does not fit.
     """
-    if env is not None:
-        raise InputError(
-            f"--env {env}: a policy folder of decisions is evaluated on logs; give --logs LOGS"
-        )
-    if logs is None:
-        raise InputError("nothing to evaluate on; give --logs LOGS")
+    if (logs is None) == (env is None):
+        which = "nothing to evaluate on" if logs is None else "logs and an environment are two jobs"
+        raise InputError(f"{which}; give --logs LOGS or --env ID")
     if not 0 < level < 1:
         raise InputError(f"--level lies between 0 and 1, not {level}; 0.95 is a 95 % interval")
-    del episodes  # belongs to rollouts
     names = [policy, *compare]
     if len(set(names)) < len(names):
         raise InputError("--compare names a policy twice; leave one out")
-    found = evaluate({name: name for name in names}, logs, level=1 - level, seed=seed)
-    if picture is not None:
-        forest(found, picture)
+    if env is not None:
+        found = _in_environment(names, env, episodes, seeds, level, seed, picture, video, named)
+    else:
+        if video is not None:
+            raise InputError("--video films an episode; give --env ID instead of --logs")
+        assert logs is not None
+        found = evaluate({name: name for name in names}, logs, level=1 - level, seed=seed)
+        if picture is not None:
+            forest(found, picture)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
     else:
         Console().print(found.table())
+
+
+def _in_environment(
+    names: Sequence[str], env: str, episodes: int, seeds: int | None, level: float, seed: int,
+    picture: Path | None, video: Path | None, named: Callable[[str], Any] | None,
+) -> Played:  # fmt: skip
+    policies = {name: _opened(name, named) for name in names}
+    if video is not None:  # what cannot be drawn is said before anything plays
+        first, player = next(iter(policies.items()))
+        film(player, env, video, seed=seed, name=first)
+    found = play(policies, env, episodes, seeds=seeds, level=level, seed=seed)
+    if picture is not None:
+        draw(found, picture)
+    return found
+
+
+def _opened(name: str, named: Callable[[str], Any] | None) -> Any:
+    """ "random", a folder, or what the zoo has under that name."""
+    if name == "random":
+        return name
+    if not Path(name).exists() and named is not None and (found := named(name)) is not None:
+        return found
+    return load(name)
 
 
 def forest(found: Evaluation, path: Path) -> None:

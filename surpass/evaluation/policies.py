@@ -14,41 +14,52 @@ from surpass.data.tables import TableLog
 from surpass.errors import InputError
 from surpass.evaluation.decisions import DEFAULT
 from surpass.evaluation.decisions import evaluate as on_decisions
+from surpass.evaluation.played import play
 from surpass.evaluation.results import Evaluation
 from surpass.forms import Estimator
 from surpass.policies.handover import HandedPolicy, load
+from surpass.training.opening import load as open_folder
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
     policy: Any,
-    logs: Any,
+    logs: Any = None,
     estimators: Sequence[str] | Mapping[str, Estimator] = DEFAULT,
     *,
+    env: Any = None,
     columns: Mapping[str, Any] | None = None,
     **options: Any,
-) -> Evaluation:
+) -> Any:
     """The value of one or several policies on logged decisions, and their gain over the logging
-    policy.
+    policy; or, with `env`, what they earn in an environment.
 
     Args:
         policy: a policy folder, probabilities [N, A] or [A] or [N, A, positions], anything with
-            `probabilities(context)`, or a mapping of names to such.
+            `probabilities(context)`, or a mapping of names to such; with `env`, what
+            `surpass.evaluation.played.play` takes, or the folder of a trained policy.
         logs: a file or folder, a named source, a table, Open Bandit Pipeline's feedback, decisions,
             or batches of decisions. Files are read in constant memory.
         estimators: keys such as "dr", or estimators by name.
         columns: which column of a table is what, such as `{"action": "arm"}`.
+        env: an environment's id, or a task, to play in.
         options: those of `surpass.evaluation.decisions.evaluate`: reference, interval, level and
-            so on.
+            so on; with `env` those of `play`: episodes, seeds, level, seed.
 
     Returns:
-        A row per policy and estimator; `print` shows the table.
+        An `Evaluation`, a row per policy and estimator, or with `env` a `Played`; `print` shows the
+        table.
 
     Raises:
         InputError: when policy and log do not fit each other, or one cannot be read.
     """
     named = dict(policy) if isinstance(policy, Mapping) else {"policy": policy}
+    if env is not None:
+        opened = {k: _player(p) for k, p in named.items()}
+        return play(opened, env, **options)
+    if logs is None:
+        raise InputError("nothing to evaluate on; give logs, or env")
     loaded = {k: load(p) if isinstance(p, str | Path) else p for k, p in named.items()}
     groups: dict[str, dict[str, Any]] = {}  # policies that read the context alike
     for name, found in loaded.items():
@@ -62,6 +73,11 @@ def evaluate(
         tuple(row for part in parts for row in part), first.rows, first.reward, first.reward_error,
         first.level,
     )  # fmt: skip
+
+
+def _player(policy: Any) -> Any:
+    folder = isinstance(policy, str | Path) and policy != "random"
+    return open_folder(policy) if folder else policy
 
 
 def _reads(policy: Any) -> str:

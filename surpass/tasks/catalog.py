@@ -201,6 +201,7 @@ def _grid(name: str, layout: str, settings: dict[str, Any]) -> TabularTask:
 # -------------------------------------------------------------------------------- normalized scores
 
 _SCORES = Path(__file__).with_name("scores.json")
+_SAME = {"Pendulum-v1": "pendulum", "CartPole-v1": "cart-pole"}
 
 
 def reference_scores(path: str | Path | None = None) -> dict[str, dict[str, Any]]:
@@ -239,6 +240,7 @@ def normalized(name: str, returns: Tensor, path: str | Path | None = None) -> Te
         InputError: when the task has no reference returns yet.
     """
     known = reference_scores(path)
+    name = _SAME.get(name, name)
     if name not in known:
         raise InputError(f"no reference returns for {name}; they come with: surpass zoo build")
     low, high = known[name]["random"], known[name]["expert"]

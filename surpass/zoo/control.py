@@ -29,14 +29,14 @@ from surpass.methods.online.actor_critic import sac
 from surpass.methods.online.policy_gradients import ppo
 from surpass.policies.acting import InEnvironment
 from surpass.tasks.catalog import task as open_task
-from surpass.tasks.point import Controller, point_log
+from surpass.tasks.point import CONTROLLERS, Controller, point_log
 from surpass.tasks.recording import joined, record
 from surpass.training.checkpoint import describe_form
 from surpass.training.on_policy import lowered
 from surpass.training.run import Trained, load_trained, train
 from surpass.zoo.shelf import Zoo, item, items
 
-__all__ = ["SCHOOLS", "School", "behavior", "open_data", "references"]
+__all__ = ["SCHOOLS", "School", "behavior", "named_policy", "open_data", "references"]
 
 LOG, NOTE, SNAPSHOT = "log.parquet", "policies.json", "snapshot.json"
 
@@ -68,7 +68,7 @@ SCHOOLS: dict[str, School] = {
     ),
     "cart-pole": School(
         "cart-pole", lambda: ppo(envs=16, horizon=64, epochs=4, minibatches=4, lr=2e-3),
-        40_000, 64, 20_000, 1.0,
+        100_000, 128, 20_000, 1.0,
     ),
     "hopper": School(
         "Hopper-v5", lambda: sac(hidden=(128, 128)), 120_000, 5_000, 100_000, 8.0, 128
@@ -98,6 +98,26 @@ def open_data(name: str) -> Any:
     if name in items() and not Path(name).exists():
         return Zoo()(name)
     return open_log(name).read()
+
+
+def named_policy(name: str, zoo: Zoo | None = None) -> Any:
+    """A policy by the name of its log, such as `hopper-expert` (the policy at its best, without the
+    noise it explored with), or `hopper-policies/step5000`; None where the zoo has no such policy.
+
+    POINT's is the expert, `point-expert`, a controller.
+    """
+    if name == "point-expert":
+        expert = CONTROLLERS["expert"]
+        return lambda obs: expert.mean(obs, torch.zeros(len(obs), 2))
+    school, _, which = name.rpartition("-")
+    if "-policies/" in name:
+        school, _, which = name.partition("-policies/")
+    if school not in SCHOOLS or (which not in ("medium", "expert") and "/" not in name):
+        return None
+    held = (zoo or Zoo())(f"{school}-policies")
+    if which not in held:
+        raise InputError(f"{school}-policies has no {which!r}; it has {', '.join(sorted(held))}")
+    return held[which]
 
 
 # ----------------------------------------------------------------------------------------------
