@@ -180,9 +180,9 @@ def test_a_function_fits_a_slot_and_its_file_asks_for_the_recipe(tmp_path):
     def squared(nets, rows: Rows):
         return (nets.pi(rows.obs) - rows.action).square().sum(-1)
 
-    from surpass.parts import _as_part
+    from surpass.parts import as_part
 
-    form = Learner(nets={"pi": deterministic((8,))}, update=(train_step("pi", _as_part(squared)),),
+    form = Learner(nets={"pi": deterministic((8,))}, update=(train_step("pi", as_part(squared)),),
                    act=mean(), source=log(16))  # fmt: skip
     trained = train(form, bandit(n=50), steps=4, compile=False)
     trained.save(tmp_path)

@@ -1,41 +1,24 @@
-"""What a part is: a pure function with hyperparameters, held as a value.
-
-A part sees a record (or nets and a record) and gives a tensor. Before the slash of its signature
-stands what it
-sees, after it its hyperparameters:
-
-    @part
-    def clip(s: Steps, /, low: float = 0.2, high: float = 0.2) -> Tensor: ...
-
-    trust = clip(high=0.28) + linear(0.05, 0.0, steps=10_000) * entropy_bonus()
-
-`clip(high=0.28)` is frozen, printable, comparable and picklable; `a + b`, `c * a`, `a * b`, `-a`
-and `stop(a)` combine
-parts of one kind; a number may be a schedule; a stateful part takes its state first and gives it
-back second.
-"""
+"""What a part is, how parts are combined, and how a tree of them is evaluated."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
 
 from surpass.errors import InputError, nearest
+from surpass.parts.schedules import Schedule
 
 __all__ = [
-    "Nets", "Part", "Schedule", "State", "Value", "by_source", "constant", "cosine", "describe",
-    "from_json",
-    "initial_state", "leaves", "linear", "needs_of", "part", "run", "schedules", "set_at", "stop",
-    "to_json", "warmup",
+    "PARTS", "Definition", "Nets", "Part", "State", "Value", "as_part", "by_source", "children",
+    "describe", "initial_state", "known_module", "part", "rebuild", "run", "stop",
 ]  # fmt: skip
 
 Seen = ParamSpec("Seen")
@@ -51,61 +34,6 @@ class Nets(Protocol):
 
     def __getattr__(self, name: str) -> Any: ...
     def __getitem__(self, name: str, /) -> Any: ...
-
-
-# ----------------------------------------------------------------------------------------------
-# schedules
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A number that changes with the training step: `shape` names the curve from `start` to `end`
-    over `steps`."""
-
-    shape: str
-    start: float
-    end: float
-    steps: int
-
-    def at(self, step: int) -> float:
-        """Its value at a training step (counted from 0)."""
-        progress = min(max(step / max(self.steps, 1), 0.0), 1.0)
-        if self.shape == "cosine":
-            progress = 0.5 - 0.5 * math.cos(math.pi * progress)
-        return self.start + (self.end - self.start) * progress
-
-    def __mul__(self, other: Any) -> Any:
-        return other.__rmul__(self) if isinstance(other, Part) else NotImplemented
-
-    def __repr__(self) -> str:
-        return f"{self.shape}({self.start:g}, {self.end:g}, steps={self.steps})"
-
-
-def linear(start: float, end: float, *, steps: int) -> Schedule:
-    """A straight line from `start` to `end` over `steps` training steps, constant after."""
-    return Schedule("linear", start, end, steps)
-
-
-def cosine(start: float, end: float, *, steps: int) -> Schedule:
-    """Half a cosine wave from `start` to `end` over `steps` training steps, constant after."""
-    return Schedule("cosine", start, end, steps)
-
-
-def warmup(value: float, *, steps: int) -> Schedule:
-    """From 0 to `value` over `steps` training steps, constant after."""
-    return Schedule("linear", 0.0, value, steps)
-
-
-def constant(value: float) -> Schedule:
-    """A schedule that does not move."""
-    return Schedule("linear", value, value, 1)
-
-
-Number = float | int | Schedule
-
-
-# ----------------------------------------------------------------------------------------------
-# the part
 
 
 @dataclass(frozen=True)
@@ -157,6 +85,11 @@ class Part(Generic[Seen, R]):
         return self.definition.name if self.definition.name in _COMBINED else _LEAF
 
     @property
+    def combined(self) -> bool:
+        """Whether it is a combination of parts."""
+        return self.kind != _LEAF
+
+    @property
     def name(self) -> str:
         """The function's name, or the combination's."""
         return self.definition.name
@@ -182,13 +115,13 @@ class Part(Generic[Seen, R]):
         return hash((self.definition.name, repr(self.values)))
 
     def __reduce__(self) -> Any:
-        return _rebuild, (self.definition.home or self.definition.name, self.values)
+        return rebuild, (self.definition.home or self.definition.name, self.values)
 
     def __add__(self, other: Part[Seen, Any]) -> Part[Seen, R]:
-        return _combine(_SUM, first=self, second=_as_part(other))
+        return _combine(_SUM, first=self, second=as_part(other))
 
     def __sub__(self, other: Part[Seen, Any]) -> Part[Seen, R]:
-        return _combine(_SUM, first=self, second=_combine(_SCALED, by=-1.0, inner=_as_part(other)))
+        return _combine(_SUM, first=self, second=_combine(_SCALED, by=-1.0, inner=as_part(other)))
 
     def __mul__(self, other: Any) -> Part[Seen, R]:
         if isinstance(other, Part):
@@ -216,7 +149,8 @@ def _combined_needs_run(*seen: Any, **values: Any) -> Any:
     raise InputError("a combination of parts is evaluated by surpass.parts.run")
 
 
-def _as_part(value: Any) -> Part[Any, Any]:
+def as_part(value: Any) -> Part[Any, Any]:
+    """A part as it is, or a function as one (which no file can store)."""
     if isinstance(value, Part):
         return value
     if callable(value):  # a lambda fits any slot for an afternoon
@@ -433,40 +367,17 @@ def _choose(record: Any, values: dict[str, Any]) -> Any:
 
 
 # ----------------------------------------------------------------------------------------------
-# looking into a tree
+# the first state
 
 
-def leaves(tree: Any, at: Path = ()) -> Iterator[tuple[str, Part[..., Any]]]:
-    """Every part of a tree (or of a form that holds parts) that is not a combination, with its
-    dotted path."""
-    if isinstance(tree, Part):
-        if tree.kind == _LEAF:
-            yield ".".join(at), tree
-        for name, value in tree.hyper.items():
-            yield from leaves(value, (*at, name))
-    else:
-        for name, value in _children(tree):
-            yield from leaves(value, (*at, name))
-
-
-def _children(tree: Any) -> Iterator[tuple[str, Any]]:
+def children(tree: Any) -> Iterator[tuple[str, Any]]:
+    """What a form, a dict or a tuple holds, by name."""
     if isinstance(tree, Mapping):
         yield from ((str(k), v) for k, v in tree.items())
     elif isinstance(tree, tuple | list):
         yield from ((str(i), v) for i, v in enumerate(tree))
     elif is_dataclass(tree) and not isinstance(tree, type | Schedule):
         yield from ((f.name, getattr(tree, f.name)) for f in fields(tree))
-
-
-def schedules(tree: Any, at: Path = ()) -> dict[str, Schedule]:
-    """Every schedule of a tree, by its dotted path."""
-    if isinstance(tree, Schedule):
-        return {".".join(at): tree}
-    items = tree.hyper.items() if isinstance(tree, Part) else _children(tree)
-    found: dict[str, Schedule] = {}
-    for name, value in items:
-        found |= schedules(value, (*at, name))
-    return found
 
 
 def initial_state(tree: Any) -> dict[str, State]:
@@ -492,7 +403,7 @@ def _states(tree: Any, at: Path, slot: bool) -> dict[str, State]:
         for name, value in tree.hyper.items():
             found |= _states(value, (*at, name), slot and combined)
         return found
-    for name, value in _children(tree):
+    for name, value in children(tree):
         found |= _states(value, (*at, name), True)
     return found
 
@@ -504,70 +415,8 @@ def _begin(tree: Part[..., Any]) -> State:
     return make(**{k: v for k, v in tree.hyper.items() if k in wanted})
 
 
-def needs_of(tree: Any) -> tuple[Any, ...]:
-    """What the parts of a tree need to be given (statistics and columns), each once, in order."""
-    found: dict[Any, None] = {}
-    for _, leaf in leaves(tree):
-        found |= dict.fromkeys(leaf.definition.needs)
-    return tuple(found)
-
-
-def set_at(tree: Any, path: str, value: Any) -> Any:
-    """A copy of a tree with one entry replaced: `set_at(form, "trust.high", 0.3)`.
-
-    Combinations are looked through: `trust.high` finds `high` in the first part of a sum that has
-    it.
-
-    Raises:
-        InputError: when there is no such entry, naming what there is.
-    """
-    head, _, rest = path.partition(".")
-    if isinstance(tree, Part):
-        hyper = tree.hyper
-        if head in hyper:
-            new = set_at(hyper[head], rest, value) if rest else _like(hyper[head], value, path)
-            return Part(tree.definition, tuple({**dict(tree.values), head: new}.items()))
-        if tree.kind != _LEAF:
-            for name, inner in hyper.items():
-                if isinstance(inner, Part) and path.split(".")[0] in _reachable(inner):
-                    return set_at(tree, f"{name}.{path}", value)
-        raise InputError(f"{tree!r} has no {head!r}; it has {', '.join(hyper) or 'nothing to set'}")
-    names = dict(_children(tree))
-    if head not in names:
-        hint = nearest(head, list(names))
-        raise InputError(f"{type(tree).__name__} has no {head!r}{hint}; it has {', '.join(names)}")
-    new = set_at(names[head], rest, value) if rest else _like(names[head], value, path)
-    if isinstance(tree, Mapping):
-        return {**tree, head: new}
-    if isinstance(tree, tuple):
-        return tuple(new if str(i) == head else v for i, v in enumerate(tree))
-    return replace(tree, **{head: new})
-
-
-def _reachable(tree: Part[..., Any]) -> set[str]:
-    names = set(tree.hyper)
-    if tree.kind != _LEAF:
-        for inner in tree.hyper.values():
-            names |= _reachable(inner) if isinstance(inner, Part) else set()
-    return names
-
-
-def _like(old: Any, value: Any, path: str) -> Any:
-    """`value`, read as the type of what it replaces when it comes as text from the command line."""
-    if not isinstance(value, str) or isinstance(old, str):
-        return value
-    try:
-        if isinstance(old, bool):
-            return {"true": True, "false": False}[value.lower()]
-        if isinstance(old, int) and not isinstance(old, bool):
-            return int(value) if value.lstrip("+-").isdigit() else float(value)
-        if isinstance(old, float | Schedule) or old is None:
-            return float(value)
-        if isinstance(old, tuple):
-            return tuple(float(v) for v in value.strip("()[]").split(","))
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}={value}: {type(old).__name__} expected, as in {old!r}") from error
-    raise InputError(f"{path} is {old!r}; set one of its hyperparameters, as in {path}.NAME=VALUE")
+# ----------------------------------------------------------------------------------------------
+# printing and storing
 
 
 def describe(tree: Any) -> str:
@@ -590,69 +439,7 @@ def _grouped(tree: Any) -> str:
     return f"({text})" if isinstance(tree, Part) and tree.kind == _SUM else text
 
 
-# ---------------------------------------------------------------------------------------------- as
-# JSON
-
-
-def to_json(tree: Any) -> Any:
-    """A tree of parts and forms as plain JSON that names registered parts only.
-
-    Raises:
-        InputError: when the tree holds something that is code, such as a lambda.
-    """
-    if isinstance(tree, Part):
-        values = {k: to_json(v) for k, v in tree.values}
-        if tree.kind != _LEAF:
-            return {"combine": tree.kind, **values}
-        if tree.definition.home not in PARTS:
-            raise InputError(
-                f"{tree.name} is not a registered part, so it cannot be stored; use @part"
-            )
-        return {"part": tree.definition.home, **values}
-    if isinstance(tree, Schedule):
-        return {"schedule": tree.shape, "start": tree.start, "end": tree.end, "steps": tree.steps}
-    if is_dataclass(tree) and not isinstance(tree, type):
-        name = f"{type(tree).__module__.removeprefix('surpass.')}.{type(tree).__qualname__}"
-        return {"form": name, **{k: to_json(v) for k, v in _children(tree)}}
-    if isinstance(tree, Mapping):
-        return {"map": {str(k): to_json(v) for k, v in tree.items()}}
-    if isinstance(tree, tuple | list):
-        return [to_json(v) for v in tree]
-    if tree is None or isinstance(tree, bool | int | float | str):
-        return tree
-    raise InputError(f"{tree!r} cannot be stored as JSON")
-
-
-def from_json(data: Any) -> Any:
-    """The tree that `to_json` wrote.
-
-    Raises:
-        InputError: when it names a part or a form that does not exist (nothing in a file is run).
-    """
-    if isinstance(data, list):
-        return tuple(from_json(v) for v in data)
-    if not isinstance(data, dict):
-        return data
-    if "map" in data:
-        return {k: from_json(v) for k, v in data["map"].items()}
-    if "schedule" in data:
-        return Schedule(data["schedule"], data["start"], data["end"], data["steps"])
-    if "form" in data:
-        room, _, name = str(data["form"]).rpartition(".")
-        cls = (
-            getattr(importlib.import_module(f"surpass.{room}"), name, None)
-            if _known(room)
-            else None
-        )
-        if not (isinstance(cls, type) and is_dataclass(cls)):
-            raise InputError(f"unknown form {data['form']!r}; written by another version?")
-        return cls(**{k: from_json(v) for k, v in data.items() if k != "form"})
-    head = "combine" if "combine" in data else "part"
-    values = tuple((k, from_json(v)) for k, v in data.items() if k != head)
-    return _rebuild(data[head], values)
-
-
-def _known(room: str) -> bool:
+def known_module(room: str) -> bool:
     """Whether a file may name this module: only modules of this package, and only by plain
     words."""
     if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*", room):
@@ -663,11 +450,16 @@ def _known(room: str) -> bool:
         return False
 
 
-def _rebuild(home: str, values: tuple[tuple[str, Any], ...]) -> Part[Any, Any]:
+def rebuild(home: str, values: tuple[tuple[str, Any], ...]) -> Part[Any, Any]:
+    """The part of that home with its values.
+
+    Raises:
+        InputError: when there is none (nothing but registered parts is ever called).
+    """
     if home in _COMBINED:
         return _combine(home, **dict(values))
     room = home.rpartition(".")[0]
-    if home not in PARTS and _known(room):
+    if home not in PARTS and known_module(room):
         importlib.import_module(f"surpass.{room}")
     if home not in PARTS:
         raise InputError(

@@ -1,0 +1,52 @@
+"""Numbers that change with the training step: any hyperparameter may be one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["Number", "Schedule", "constant", "cosine", "linear", "warmup"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A number that changes with the training step: `shape` names the curve from `start` to `end`
+    over `steps`."""
+
+    shape: str
+    start: float
+    end: float
+    steps: int
+
+    def at(self, step: int) -> float:
+        """Its value at a training step (counted from 0)."""
+        progress = min(max(step / max(self.steps, 1), 0.0), 1.0)
+        if self.shape == "cosine":
+            progress = 0.5 - 0.5 * math.cos(math.pi * progress)
+        return self.start + (self.end - self.start) * progress
+
+    def __repr__(self) -> str:
+        return f"{self.shape}({self.start:g}, {self.end:g}, steps={self.steps})"
+
+
+def linear(start: float, end: float, *, steps: int) -> Schedule:
+    """A straight line from `start` to `end` over `steps` training steps, constant after."""
+    return Schedule("linear", start, end, steps)
+
+
+def cosine(start: float, end: float, *, steps: int) -> Schedule:
+    """Half a cosine wave from `start` to `end` over `steps` training steps, constant after."""
+    return Schedule("cosine", start, end, steps)
+
+
+def warmup(value: float, *, steps: int) -> Schedule:
+    """From 0 to `value` over `steps` training steps, constant after."""
+    return Schedule("linear", 0.0, value, steps)
+
+
+def constant(value: float) -> Schedule:
+    """A schedule that does not move."""
+    return Schedule("linear", value, value, 1)
+
+
+Number = float | int | Schedule
