@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
@@ -230,13 +231,16 @@ CHECKS: dict[str, Check] = {"exact": exact, "numeric": numeric, "math": math_equ
 
 
 def open_reward(reward: Any, *, seconds: float = 10.0) -> Reward:
-    """A reward by name ("exact", "numeric", "math", "regex:PATTERN", "module:function"), a
-    callable,
-    or a `Reward`.
+    """A reward by name ("exact", "numeric", "math", "regex:PATTERN", "module:function"), the folder
+    of a trained reward model, a callable, or a `Reward`.
 
     Raises:
         InputError: when there is none, naming those there are.
     """
+    if isinstance(reward, Path) or (isinstance(reward, str) and Path(reward).is_dir()):
+        from surpass.critics.language_rewards import LearnedReward
+
+        return LearnedReward.load(reward)
     if isinstance(reward, str):
         return _named(reward, seconds)
     if isinstance(reward, Called) or (hasattr(reward, "failed") and callable(reward)):
@@ -244,8 +248,8 @@ def open_reward(reward: Any, *, seconds: float = 10.0) -> Reward:
     if callable(reward):
         return Called(reward, seconds, getattr(reward, "__name__", "the reward"))
     raise InputError(
-        f"reward={reward!r}: give a name (exact, numeric, math, regex:PATTERN) or a function of "
-        "(prompt, completion, answer)"
+        f"reward={reward!r}: give a name (exact, numeric, math, regex:PATTERN), the folder of a "
+        "reward model, or a function of (prompt, completion, answer)"
     )
 
 

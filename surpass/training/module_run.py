@@ -10,10 +10,11 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from surpass.critics.language_rewards import LearnedReward
 from surpass.critics.verifiers import open_reward
 from surpass.data.language import LanguageLog, open_language
 from surpass.data.records import Sequences
@@ -43,15 +44,17 @@ def train_language(
     reference: Any = None, expert: Any = None, log_every: int = 10, save_every: int = 100,
     say: Callable[[str], None] | None = None,
     callback: Callable[[int, dict[str, float], LanguagePolicy], None] | None = None,
-) -> LanguagePolicy:  # fmt: skip
-    """Train a language model with a recipe; gives the policy, which is the model, trained in place.
+) -> Any:  # fmt: skip
+    """Train a language model with a recipe; gives the policy, which is the model, trained in place
+    (of a recipe for reward models a `LearnedReward`).
 
     Args:
         form: what a recipe returned, such as `surpass.grpo()`.
         data: a JSONL or Parquet file, a data set, rows, or a `LanguageLog`; or `task`.
         model: a folder, a causal language model of transformers, or a `LanguagePolicy`.
         task: a language task with an exact verifier, instead of prompts and a reward.
-        reward: "exact", "numeric", "math", "regex:PATTERN", or a function, for recipes that sample.
+        reward: "exact", "numeric", "math", "regex:PATTERN", the folder of a reward model, or a
+            function, for recipes that sample.
         steps: updates (batches).
         out: a folder for log, checkpoint and policy; `resume` carries on from it.
         lora: a rank or a PEFT configuration.
@@ -96,10 +99,13 @@ def train_language(
             journal.say(f"stopped at update {trainer.step}; carry on with --resume")
         raise
     policy.model.eval()
+    made: Any = policy
+    if "score" in trainer.needs:  # what was trained is the judge, not the policy
+        made = LearnedReward(cast(Any, trainer.nets["reward"]), policy)
     if place is not None:
         save_checkpoint(trainer, place / "checkpoint")
-        policy.save(place / "policy", overwrite=True)
-    return policy
+        made.save(place / "policy", overwrite=True)
+    return made
 
 
 def _open_policy(
