@@ -9,8 +9,7 @@ runs in a process of its own and is measured in turns, so that a change of the m
 all alike; ratios are medians over the rounds. Peers live in virtual environments of their own in
 the user's cache, made at first use. `limit` is what the step could reach if it were nothing but its
 matrix products: their FLOPs (counted in the eager step, all of them, thin ones too) at the rate
-that
-one plain product of the shape that holds most of them reaches in the same run.
+that one plain product of the shape that holds most of them reaches in the same run.
 
 With `--cpu-time` every contender has one thread and is measured in the processor time of its
 process, so that the load of other programs counts little; nothing then says how well it uses more

@@ -21,10 +21,14 @@ from torch._inductor.exc import InductorError, InvalidCxxCompiler
 from torch._inductor.utils import fresh_inductor_cache as fresh_cache
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from surpass.training.memory import keep_freed_memory
+
 __all__ = ["compiled", "traced"]
 
 _LOG = logging.getLogger("surpass.training")
 _SETTINGS: dict[str, Any] = {"fallback_random": True}
+# the launching code in C++ too: a step of sixty small kernels spends a tenth of its time in Python
+_ON_CPU: dict[str, Any] = {"cpp_wrapper": True}
 
 Whole = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor], dict[str, Tensor]]
 
@@ -67,8 +71,9 @@ def compiled(
     gives `whole` back, and says so.
     """
     graph, names, fixed = _trace(whole, state, tables, numbers)
+    keep_freed_memory()
     try:
-        with inductor.patch(_SETTINGS):
+        with inductor.patch(_SETTINGS | ({} if numbers.is_cuda else _ON_CPU)):
             function = _compile(graph, [*fixed, numbers])
             if numbers.is_cuda:
                 return _captured(function, fixed, len(state), numbers, names)
