@@ -51,6 +51,11 @@ def improve(
     looks: int | None = None,
     env: Annotated[str | None, arg(metavar="ID")] = None,
     model: Annotated[str | None, arg(metavar="PATH")] = None,
+    columns: Annotated[str | None, arg(metavar="ROLE=COLUMN,...")] = None,
+    samples: int = 4,
+    horizon: int | None = None,
+    steps: int | None = None,
+    lora: int | None = None,
     accept_estimated_behavior: bool = False,
     propensity_model: Literal["logged", "fitted"] = "logged",
 ) -> None:
@@ -61,7 +66,9 @@ def improve(
     wrong. Decision logs need an action, a reward and the propensity of the logged action.
 
     Trajectories are read from D4RL-style HDF5, npz, Minari data sets and Parquet; with --env the
-    chosen policy plays there too.
+    chosen policy plays there too. With --model, LOGS are prompts, preference pairs, scored answers
+    or demonstrations (JSONL, Parquet), and --reward says what a good answer is: exact, numeric,
+    math, regex:PATTERN, module:function, or the folder of a reward model.
 
     In Python: surpass.improve("logs.parquet").save("report").
 
@@ -73,6 +80,8 @@ def improve(
 
     Or: surpass improve open-bandit:random/men
 
+    Or: surpass improve prompts.jsonl --model ./my-model --reward exact
+
     Args:
         logs: The logs: a file, a folder of parts, or a name.
         reference: The policy to surpass: a policy folder; the policy that wrote the log by default.
@@ -83,7 +92,7 @@ def improve(
         margin: The gain over the reference that has to be proven, in units of the reward.
         seed: Of everything random; the same seed gives the same report.
         action: The column that holds the action.
-        reward: The column that holds the reward.
+        reward: The column that holds the reward; with --model, the reward of answers.
         propensity: The probability with which the logged action was chosen, a prefix of columns
             that hold all actions' probabilities, or uniform.
         context: The columns the policy may look at; all that remain by default.
@@ -106,7 +115,12 @@ def improve(
         journal: A file that keeps weekly looks at a growing log honest.
         looks: The number of looks planned, with --journal.
         env: For trajectories: an environment that confirms the result.
-        model: For prompts and preference pairs: the language model to improve.
+        model: For prompts, pairs and scored answers: the language model to improve, by path.
+        columns: With --model: where what stands, as in prompt=question,answer=solution.
+        samples: With --model: answers of each model to each held-out prompt.
+        horizon: With --model: most tokens of an answer.
+        steps: With --model: updates of each recipe.
+        lora: With --model: train adapters of this rank instead of all weights.
         propensity_model: logged, or fitted where the logged propensities are wrong; the claim then
             rests on the fitted model.
         accept_estimated_behavior: For trajectories without logged probabilities: accept a promotion
@@ -124,6 +138,13 @@ def improve(
         looks=looks,
         env=env,
         model=model,
+        language={
+            "columns": _mapping(columns),
+            "samples": samples,
+            "horizon": horizon,
+            "steps": steps,
+            "lora": lora,
+        },
         columns={
             name: value
             for name, value in {
@@ -153,6 +174,16 @@ def improve(
             "propensity_model": propensity_model,
         },
     )
+
+
+def _mapping(text: str | None) -> dict[str, str] | None:
+    """`prompt=question,answer=solution` as a dict."""
+    if text is None:
+        return None
+    pairs = [item.partition("=") for item in text.split(",")]
+    if not all(equals and value for _, equals, value in pairs):
+        raise InputError(f"--columns {text}: write --columns prompt=question,answer=solution")
+    return {role.strip(): value.strip() for role, _, value in pairs}
 
 
 def list_systems(*, family: Family | None = None, built: bool = False, as_json: Annotated[bool, arg(name="json")] = False) -> None:  # fmt: skip  # noqa: E501
@@ -244,6 +275,9 @@ def train(
     task: Annotated[str | None, arg(metavar="ID")] = None,
     model: Annotated[str | None, arg(metavar="PATH")] = None,
     reward: Annotated[str | None, arg(metavar="NAME")] = None,
+    lora: int | None = None,
+    temperature: float | None = None,
+    columns: Annotated[str | None, arg(metavar="ROLE=COLUMN,...")] = None,
     steps: int | None = None,
     set: Annotated[list[str], arg(metavar="NAME=VALUE")] = [],  # noqa: B006
     seed: int = 0,
@@ -271,7 +305,11 @@ def train(
         data: A log: a file, a Minari id, or a data set of `surpass zoo`.
         task: An environment id, for training or for evaluation during training.
         model: A language model, by path.
-        reward: The reward of completions: exact, numeric, math, regex:PATTERN, or module:function.
+        reward: The reward of completions: exact, numeric, math, regex:PATTERN, module:function, or
+            the folder of a reward model.
+        lora: Of a language model: train adapters of this rank instead of all weights.
+        temperature: Of a language model: at which it answers and is trained; 1 by default.
+        columns: Of language data: where what stands, as in prompt=question,answer=solution.
         steps: Updates (environment steps for online recipes).
         set: Hyperparameters, as in --set temperature=3; dotted paths reach into parts.
         seed: Reproduces a run on one machine.
@@ -294,6 +332,7 @@ def train(
         task=task,
         model=model,
         reward=reward,
+        language={"lora": lora, "temperature": temperature, "columns": _mapping(columns)},
         steps=steps,
         settings=set,
         seed=seed,

@@ -34,6 +34,7 @@ def run(
     model: str | None,
     columns: dict[str, Any],
     options: dict[str, Any],
+    language: dict[str, Any] | None = None,
 ) -> None:
     """Run the main job with a line of progress per stage, then say the verdict."""
     console = Console()
@@ -66,6 +67,7 @@ def run(
             looks=looks,
             env=env,
             model=model,
+            language=language if model is not None else None,
             accept_estimated=accept_estimated,
             say=say,
             **columns,
@@ -82,9 +84,7 @@ def _is_report(folder: Path) -> bool:
     return (folder / "report.json").exists() and (folder / "verdict.md").exists()
 
 
-def _job(
-    logs: str, *, env: str | None, model: str | None, accept_estimated: bool, **options: Any
-) -> Improvement:
+def _job(logs: str, *, env: str | None, accept_estimated: bool, **options: Any) -> Improvement:
     from surpass.improve.job import improve
 
     return improve(logs, env=env, accept_estimated_behavior=accept_estimated, **options)

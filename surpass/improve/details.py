@@ -66,12 +66,15 @@ _ORIGIN = {
 
 def _method(result: Improvement) -> list[str]:
     level = percent(result.level)
-    return [
+    how = result.method or (
         *_ORIGIN[result.design],
         "Each row is scored with a doubly robust paired score: what the candidate would have "
         "earned there minus what the reference earned, with a reward model to calm the noise.",
         "The guarded test adds one imaginary row with the worst score that the reward's range "
         "allows. That keeps it honest when something rare and bad has not been seen yet.",
+    )
+    return [
+        *how,
         f"PROMOTE when the chance of such evidence without a gain above the margin "
         f"({given(result.margin)}) is at most {level}, and no check failed; REJECT when the "
         f"opposite is proven at {level}; HOLD otherwise.",

@@ -82,7 +82,8 @@ class Improvement:
         design: how the tested policy came about: "learned" from this log, "given" by the user, or
             frozen in a "journal" before the rows that judged it.
         reference_name: what the reference policy is, in words.
-        per: what a value is the mean of: "decision" or "episode".
+        per: what a value is the mean of: "decision", "episode" or "answer" (of a language model).
+        method: sentences on how the verdict was made; empty: those of `design`.
         created: when, ISO 8601, UTC.
         hand_over: writes the policy into a folder; None when there is nothing to hand over.
     """
@@ -108,6 +109,7 @@ class Improvement:
     design: Design = "learned"
     reference_name: str = "the policy that wrote the log"
     per: str = "decision"
+    method: tuple[str, ...] = ()
     created: str = field(default_factory=_now)
     hand_over: HandOver | None = field(default=None, repr=False, compare=False)
 

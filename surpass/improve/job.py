@@ -32,6 +32,8 @@ def improve(
     looks: int | None = None,
     env: str | None = None,
     accept_estimated_behavior: bool = False,
+    model: Any = None,
+    language: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda _: None,
     **columns: Any,
 ) -> Improvement:
@@ -67,6 +69,9 @@ def improve(
             policy plays; then that decides.
         accept_estimated_behavior: for episodes without logged probabilities: let the verdict rest
             on an estimated behavior policy; the reason repeats that condition.
+        model: for prompts, preference pairs, scored answers or demonstrations: the language model
+            to improve, a folder or a model; `reward=` then is the reward of answers.
+        language: what `improve_language` takes besides, such as `{"samples": 8, "lora": 16}`.
         say: is told what happens, a line at a time.
         columns: which column is what, such as `reward="clicked"`, `group="user"`.
 
@@ -83,6 +88,22 @@ def improve(
 
     if out is not None and Path(out).exists() and not overwrite:
         raise InputError(f"{out} exists; it was kept as it is. Give another --out, or --overwrite")
+    if model is not None:
+        refused = {"--journal": journal, "--looks": looks, "--winsorize": winsorize, "--env": env,
+                   "candidates": candidates, **{f"--{k}": v for k, v in columns.items()
+                                                if k not in ("reward", "tokenizer")}}  # fmt: skip
+        if (odd := next((k for k, v in refused.items() if v is not None), None)) is not None:
+            raise InputError(f"{odd} is not for language models (--model); leave it out")
+        from surpass.improve.language import improve_language
+
+        result = improve_language(
+            logs, model, methods, reference=reference, level=level, margin=margin, seed=seed,
+            reward_limits=reward_range, accept_observed_range=accept_observed_range,
+            accept_estimated_behavior=accept_estimated_behavior,
+            name=logs if isinstance(logs, str) else "", say=say,
+            **{k: v for k, v in (language or {}).items() if v is not None}, **columns,
+        )  # fmt: skip
+        return _written(result, out, overwrite, say)
     say("reading the log")
     opened = open_log(logs, **({"seed": seed} if _takes_seed(logs) else {}), **columns)
     guessed = getattr(opened, "columns", None)
@@ -130,6 +151,12 @@ def improve(
                 say=say,
                 **options,
             )
+    return _written(result, out, overwrite, say)
+
+
+def _written(
+    result: Improvement, out: str | Path | None, overwrite: bool, say: Callable[[str], None]
+) -> Improvement:
     if out is not None:
         say(f"writing {out}")
         result.save(out, overwrite=overwrite)

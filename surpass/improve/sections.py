@@ -47,6 +47,7 @@ def page(
     """
     sections = (
         _believe(result),
+        _samples(result),
         _wrong(result),
         _settle(result),
         _use(result, policy, card or {}),
@@ -109,11 +110,11 @@ def _headline(result: Improvement) -> Headline:
 
 
 def _unit(result: Improvement) -> str:
-    return "episodes" if result.per == "episode" else "rows"
+    return {"episode": "episodes", "answer": "prompts"}.get(result.per, "rows")
 
 
 def _earned(result: Improvement) -> str:
-    return "return per episode" if result.per == "episode" else "reward per decision"
+    return "return per episode" if result.per == "episode" else f"reward per {result.per}"
 
 
 def _value_tile(
@@ -132,7 +133,7 @@ def _meaning(result: Improvement, best: CandidateResult) -> str:
     if _binary(result) and result.verdict == "PROMOTE":
         per = 1000 if abs(best.gain_low) * 1000 >= 1 else 100_000
         sentences.append(
-            f"In {per:,} decisions that is about {count(best.gain * per)} more rewards, and at "
+            f"In {per:,} {result.per}s that is about {count(best.gain * per)} more rewards, and at "
             f"least {count(math.floor(best.gain_low * per))}."
         )
     if best.truth is not None and math.isfinite(best.truth):
@@ -178,6 +179,12 @@ def _protocol(result: Improvement) -> str:
             f"Policies were learned on some episodes, one was chosen on others, and {rows} (or "
             "play in the environment) judged it. Over repeated logs, such a test promotes a policy "
             f"that is no better at most {percent(result.level)} of the time."
+        )
+    if result.per == "answer":
+        return (
+            f"Models were trained on some prompts, one was chosen on others, and {rows} that none "
+            "of them had seen judged it. Over repeated data, such a test promotes a model that is "
+            f"no better at most {percent(result.level)} of the time."
         )
     opening = {
         "learned": "One policy was chosen on the rows it learned from, then tested once, on "
@@ -247,6 +254,23 @@ def _agreement(result: Improvement) -> Figure | None:
         "their intervals leave out. None of them takes part in the verdict."
     )
     return Figure("forest", "Do other estimators agree?", {"rows": rows, "zero": 0.0}, caption)
+
+
+def _samples(result: Improvement) -> Section | None:
+    """What two language models say to the same prompts."""
+    samples = result.diagnosis.get("samples") or ()
+    if not samples:
+        return None
+    body = [
+        [plain_text(s["prompt"], 160), plain_text(s["reference"], 160),
+         plain_text(s["candidate"], 160),
+         " → ".join(number(r, 2) for r in s["rewards"])]
+        for s in samples
+    ]  # fmt: skip
+    head = ["Prompt", "Reference", "Candidate", "Mean reward"]
+    lead = "Judging prompts on which the two models differ most, with one answer of each."
+    block = Block("table", {"title": "", "head": head, "rows": body})
+    return Section("samples", "What the models say", (block,), lead=lead)
 
 
 # ------------------------------------------------------------------------ what could be wrong

@@ -7,7 +7,7 @@ during training.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ def run(
     task: str | None = None,
     model: str | None = None,
     reward: str | None = None,
+    language: Mapping[str, Any] | None = None,
     steps: int | None = None,
     settings: Sequence[str] = (),
     seed: int = 0,
@@ -90,17 +91,22 @@ def run(
 ) -> None:
     """Train, tell how it goes, and say where the policy is.
 
+    Args:
+        language: what `train_language` takes besides, such as lora, temperature and columns.
+
     Raises:
         InputError: when names or data do not fit.
     """
+    more: dict[str, Any] = {k: v for k, v in (language or {}).items() if v is not None}
+    if more and model is None:
+        raise InputError(f"--{next(iter(more))} is for language models; name one with --model PATH")
     console = Console()
     form, place = configured(key, settings), out or Path("runs") / key
     rows: Any = data
     if data is not None and model is None and load is not None:
         rows = load(data)
-    more: dict[str, Any] = {}
     if model is not None:
-        more = {"model": model, **({"reward": reward} if reward is not None else {})}
+        more |= {"model": model, **({"reward": reward} if reward is not None else {})}
     elif task is not None and measure is not None:
         more["evaluate"] = measure(task)
     if evaluate_every is not None:
