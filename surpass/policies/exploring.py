@@ -7,9 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surpass.forms import Outlook
-from surpass.parts import part
+from surpass.parts import Part, part
 
-__all__ = ["epsilon_greedy", "inverse_gap", "relative_inverse_gap", "uniform"]
+__all__ = [
+    "epsilon_greedy", "inverse_gap", "optimistic", "relative_inverse_gap", "sliced", "uniform",
+]  # fmt: skip
 
 
 def _offered(seen: Outlook) -> Tensor:
@@ -67,3 +69,24 @@ def relative_inverse_gap(
     low, best = loss.masked_fill(offered == 0, torch.inf).min(1, keepdim=True)
     p = low / (offered.sum(1, keepdim=True) * low + gamma * (loss - low).clamp_min(0))
     return _rest_to_best(p, best, offered)
+
+
+@part
+def optimistic(seen: Outlook, /, bonus: float = 1.0) -> Float[Tensor, "B A"]:
+    """The available action with the largest `mean` + `bonus` `spread`, the first among equals.
+
+    Auer, Cesa-Bianchi and Fischer, Finite-time analysis of the multiarmed bandit problem (2002).
+    """
+    offered = _offered(seen)
+    index = seen.mean if seen.spread is None else seen.mean + bonus * seen.spread
+    best = index.masked_fill(offered == 0, -torch.inf).argmax(1, keepdim=True)
+    return torch.zeros_like(offered).scatter(1, best, 1.0)
+
+
+@part
+def sliced(
+    seen: Outlook, /, choose: Part[[Outlook], Tensor], share: float = 0.1
+) -> Float[Tensor, "B A"]:
+    """Another choice, but uniform on a `share` of the decisions, so that every available action has
+    a positive probability and the log can judge any policy."""
+    return share * uniform()(seen) + (1 - share) * choose(seen)
