@@ -9,6 +9,7 @@ that holds parts; it describes and does nothing. `training` runs `Learner`, `Pol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from surpass.errors import InputError
 from surpass.parts import Nets, Number, Part, State
 
 __all__ = [
@@ -39,24 +41,60 @@ Loss = Part[[Nets, Any], Any]
 
 @dataclass(frozen=True)
 class Spaces:
-    """What a net must fit: sizes of observations and actions, and the bounds of continuous ones.
+    """What goes in and out of an environment, which is what nets must fit.
 
-    `actions` is the number of discrete actions, 0 where actions are continuous; `act_dim` is then
-    their size, with
-    bounds `low` and `high` per dimension. `extras` has what else a task declares (goal size,
-    number of agents).
+    Attributes:
+        obs_dim: length of an observation, which is always a flat vector.
+        action_dim: length of a continuous action; 0 when actions are discrete.
+        n_actions: number of discrete actions; 0 when actions are continuous.
+        low, high: bounds of each entry of a continuous action; [-1, 1] where not given.
+        horizon: steps after which an episode is truncated; None when it never is.
+        extras: what else a task declares (goal size, number of agents).
     """
 
     obs_dim: int
-    act_dim: int = 0
-    actions: int = 0
+    action_dim: int = 0
+    n_actions: int = 0
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    horizon: int | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.action_dim > 0) == (self.n_actions > 0):
+            raise InputError("spaces need either action_dim (continuous) or n_actions (discrete)")
+        if not self.low and not self.high:
+            object.__setattr__(self, "low", (-1.0,) * self.action_dim)
+            object.__setattr__(self, "high", (1.0,) * self.action_dim)
+        if len(self.low) != self.action_dim or len(self.high) != self.action_dim:
+            raise InputError(
+                f"{self.action_dim} action bounds expected, got {len(self.low)} low, "
+                f"{len(self.high)} high"
+            )
 
     @property
     def discrete(self) -> bool:
-        return self.actions > 0
+        """Whether actions are numbers 0 .. n_actions - 1."""
+        return self.n_actions > 0
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Uniform actions: [n] integers, or [n, action_dim] within the bounds (normal where
+        unbounded)."""
+        device = generator.device if generator is not None else None
+        if self.discrete:
+            return torch.randint(self.n_actions, (n,), generator=generator, device=device)
+        low = torch.tensor(self.low, device=device)
+        high = torch.tensor(self.high, device=device)
+        shape = (n, self.action_dim)
+        if not (low.isfinite() & high.isfinite()).all():
+            return torch.randn(shape, generator=generator, device=device)
+        return low + (high - low) * torch.rand(shape, generator=generator, device=device)
+
+    def uniform_logp(self) -> float:
+        """The log density (or log probability) of every action that `sample` draws when bounded."""
+        if self.discrete:
+            return -math.log(self.n_actions)
+        return -sum(math.log(h - lo) for lo, h in zip(self.low, self.high, strict=True))
 
 
 @dataclass

@@ -19,7 +19,7 @@ class Dueling(Critic):
 
     def __init__(self, spaces: Spaces, n: int, hidden: tuple[int, ...], norm: bool) -> None:
         super().__init__(spaces, n, hidden, norm, "scalar", 1, (0.0, 0.0))
-        self.net = StackedMLP(n, (spaces.obs_dim, *hidden, spaces.actions + 1), norm)
+        self.net = StackedMLP(n, (spaces.obs_dim, *hidden, spaces.n_actions + 1), norm)
 
     def _every(self, obs: Tensor, first: int | None = None) -> Float[Tensor, "n B A 1"]:
         out = self.net(obs, first)

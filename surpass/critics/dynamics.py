@@ -26,8 +26,8 @@ class Dynamics(nn.Module):
 
     def __init__(self, spaces: Spaces, n: int, hidden: tuple[int, ...], norm: bool) -> None:
         super().__init__()
-        self.n, self.actions, self.width = n, spaces.actions, spaces.obs_dim + 1
-        reads = spaces.obs_dim + (spaces.actions or spaces.act_dim)
+        self.n, self.actions, self.width = n, spaces.n_actions, spaces.obs_dim + 1
+        reads = spaces.obs_dim + (spaces.n_actions or spaces.action_dim)
         self.net = StackedMLP(n, (reads, *hidden, 2 * self.width + 1), norm)
 
     def forward(

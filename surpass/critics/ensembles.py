@@ -103,9 +103,9 @@ class Critic(_Headed):
     ) -> None:
         super().__init__()
         self._prepare(head, bins, support)
-        self.n, self.actions = n, spaces.actions
-        reads = spaces.obs_dim + (0 if spaces.discrete else spaces.act_dim)
-        gives = self.width * max(spaces.actions, 1)
+        self.n, self.actions = n, spaces.n_actions
+        reads = spaces.obs_dim + (0 if spaces.discrete else spaces.action_dim)
+        gives = self.width * max(spaces.n_actions, 1)
         self.net = StackedMLP(n, (reads, *hidden, gives), norm)
 
     def outputs(

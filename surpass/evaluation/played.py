@@ -190,7 +190,7 @@ def acting(policy: Any, spaces: Any, name: str = "the policy", env: str = "the e
         return lambda obs: policy.sample(obs)[0]
     own = getattr(policy, "spaces", None)
     if own is not None:
-        _fits((own.obs_dim, own.act_dim, own.actions), spaces, name, env)
+        _fits((own.obs_dim, own.action_dim, own.n_actions), spaces, name, env)
     if hasattr(policy, "act") or hasattr(policy, "policy"):
         return policy
     if not callable(policy) or hasattr(policy, "tokenizer"):  # a language model is callable too

@@ -50,4 +50,4 @@ def deterministic(
             "a deterministic tanh policy needs continuous actions, and here they are discrete; "
             "bc and iql fit both kinds"
         )
-    return Deterministic(spaces.obs_dim, spaces.act_dim, tuple(hidden), norm)
+    return Deterministic(spaces.obs_dim, spaces.action_dim, tuple(hidden), norm)

@@ -83,6 +83,6 @@ def diffusion(
     continuous_only(spaces, "a diffusion policy")
     if schedule not in _SCHEDULES:
         raise InputError(f"no noise schedule {schedule!r}; there are {', '.join(_SCHEDULES)}")
-    size = spaces.act_dim * chunk
+    size = spaces.action_dim * chunk
     net = Denoiser(size, spaces.obs_dim, hidden, blocks, labels, expansion)
     return Diffusion(net, size, steps, schedule, temperature)

@@ -61,4 +61,4 @@ def categorical(
             "a categorical policy needs discrete actions, and here they are continuous; "
             "td3-bc, iql, cql and sac fit continuous ones"
         )
-    return Categorical(spaces.obs_dim, spaces.actions, tuple(hidden), norm)
+    return Categorical(spaces.obs_dim, spaces.n_actions, tuple(hidden), norm)

@@ -78,7 +78,7 @@ def flow(
         InputError: when actions are discrete.
     """
     continuous_only(spaces, "a flow policy")
-    size = spaces.act_dim * chunk
+    size = spaces.action_dim * chunk
     return Flow(Denoiser(size, spaces.obs_dim, hidden, blocks, labels, expansion), size, steps)
 
 
@@ -187,4 +187,4 @@ def gated_flow(
         InputError: when actions are discrete.
     """
     continuous_only(spaces, "a flow policy")
-    return GatedFlow(spaces.obs_dim, spaces.act_dim, hidden, steps, gated, log_std)
+    return GatedFlow(spaces.obs_dim, spaces.action_dim, hidden, steps, gated, log_std)

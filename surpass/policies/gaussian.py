@@ -166,8 +166,8 @@ def gaussian(
     """
     _continuous(spaces)
     if squashed:
-        return SquashedGaussian(spaces.obs_dim, spaces.act_dim, tuple(hidden), norm, log_std)
-    return BoundedGaussian(spaces.obs_dim, spaces.act_dim, tuple(hidden), norm, log_std)
+        return SquashedGaussian(spaces.obs_dim, spaces.action_dim, tuple(hidden), norm, log_std)
+    return BoundedGaussian(spaces.obs_dim, spaces.action_dim, tuple(hidden), norm, log_std)
 
 
 @part
@@ -186,7 +186,7 @@ def mixture(
     """
     _continuous(spaces)
     return SquashedGaussian(
-        spaces.obs_dim, spaces.act_dim, tuple(hidden), norm, log_std, components
+        spaces.obs_dim, spaces.action_dim, tuple(hidden), norm, log_std, components
     )
 
 
@@ -201,5 +201,5 @@ def actor(
     """A stochastic policy for whatever actions there are: the bounded Gaussian, or a categorical
     one."""
     if spaces.discrete:
-        return Categorical(spaces.obs_dim, spaces.actions, tuple(hidden), norm)
-    return BoundedGaussian(spaces.obs_dim, spaces.act_dim, tuple(hidden), norm, log_std)
+        return Categorical(spaces.obs_dim, spaces.n_actions, tuple(hidden), norm)
+    return BoundedGaussian(spaces.obs_dim, spaces.action_dim, tuple(hidden), norm, log_std)

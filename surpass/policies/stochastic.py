@@ -88,9 +88,9 @@ def stochastic(
     """The policy of policy gradients: a softmax, or a Gaussian whose spread starts at
     exp(log_std)."""
     if not spaces.discrete:
-        return DiagonalGaussian(spaces.obs_dim, spaces.act_dim, tuple(hidden), log_std)
-    policy = Categorical(spaces.obs_dim, spaces.actions, (), False)
-    policy.net = TanhMLP((spaces.obs_dim, *hidden, spaces.actions), 0.01)  # type: ignore[assignment]
+        return DiagonalGaussian(spaces.obs_dim, spaces.action_dim, tuple(hidden), log_std)
+    policy = Categorical(spaces.obs_dim, spaces.n_actions, (), False)
+    policy.net = TanhMLP((spaces.obs_dim, *hidden, spaces.n_actions), 0.01)  # type: ignore[assignment]
     return policy
 
 

@@ -8,15 +8,14 @@ second from the first; `surpass.tasks.gym` makes the second from any Gymnasium e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from surpass.errors import InputError
+from surpass.forms import Spaces
 
 __all__ = [
     "Batched",
@@ -31,60 +30,6 @@ __all__ = [
 ]
 
 State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Spaces:
-    """What goes in and out of an environment.
-
-    Attributes:
-        obs_dim: length of an observation, which is always a flat vector.
-        action_dim: length of a continuous action; 0 when actions are discrete.
-        n_actions: number of discrete actions; 0 when actions are continuous.
-        low: lower bound of each entry of a continuous action.
-        high: upper bound of each entry of a continuous action.
-        horizon: steps after which an episode is truncated; None when it never is.
-    """
-
-    obs_dim: int
-    action_dim: int = 0
-    n_actions: int = 0
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    horizon: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.action_dim > 0) == (self.n_actions > 0):
-            raise InputError("spaces need either action_dim (continuous) or n_actions (discrete)")
-        if len(self.low) != self.action_dim or len(self.high) != self.action_dim:
-            raise InputError(
-                f"{self.action_dim} action bounds expected, got {len(self.low)} low, "
-                f"{len(self.high)} high"
-            )
-
-    @property
-    def discrete(self) -> bool:
-        """Whether actions are numbers 0 .. n_actions - 1."""
-        return self.n_actions > 0
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Uniform actions: [n] integers, or [n, action_dim] within the bounds (normal where
-        unbounded)."""
-        device = generator.device if generator is not None else None
-        if self.discrete:
-            return torch.randint(self.n_actions, (n,), generator=generator, device=device)
-        low = torch.tensor(self.low, device=device)
-        high = torch.tensor(self.high, device=device)
-        shape = (n, self.action_dim)
-        if not (low.isfinite() & high.isfinite()).all():
-            return torch.randn(shape, generator=generator, device=device)
-        return low + (high - low) * torch.rand(shape, generator=generator, device=device)
-
-    def uniform_logp(self) -> float:
-        """The log density (or log probability) of every action that `sample` draws when bounded."""
-        if self.discrete:
-            return -math.log(self.n_actions)
-        return -sum(math.log(h - lo) for lo, h in zip(self.low, self.high, strict=True))
 
 
 class Step(NamedTuple):

@@ -101,5 +101,8 @@ def form_from(info: Mapping[str, Any], recipe: Any = None) -> Any:
 
 def spaces_from(info: Mapping[str, Any]) -> Spaces:
     """The spaces that a file names."""
-    held = dict(info["spaces"])
+    held = {_OLD_NAMES.get(name, name): value for name, value in info["spaces"].items()}
     return Spaces(**{**held, "low": tuple(held["low"]), "high": tuple(held["high"])})
+
+
+_OLD_NAMES = {"act_dim": "action_dim", "actions": "n_actions"}

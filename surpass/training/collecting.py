@@ -67,8 +67,8 @@ class Collector:
     def uniform(self) -> Tensor:
         """Actions drawn evenly from all there are."""
         if self.spaces.discrete:
-            return torch.randint(self.spaces.actions, (self.n,), device=self.device)
-        return torch.rand(self.n, self.spaces.act_dim, device=self.device) * 2.0 - 1.0
+            return torch.randint(self.spaces.n_actions, (self.n,), device=self.device)
+        return torch.rand(self.n, self.spaces.action_dim, device=self.device) * 2.0 - 1.0
 
     def step(self, action: Tensor) -> Stepped:
         """Move all copies by an action in the nets' units, and count."""
@@ -198,7 +198,7 @@ class ReplayStream:
         self.collector = Collector(roles, self.copies, engine)
         n = self.copies = self.collector.n
         capacity = max(int(self.source.options.get("capacity", 1_000_000)) // n, 1) * n
-        d, k = self.spaces.obs_dim, self.spaces.act_dim
+        d, k = self.spaces.obs_dim, self.spaces.action_dim
         where: dict[str, Any] = {"device": self.device}
         empty = torch.empty
         self.tables = {

@@ -19,10 +19,11 @@ import torch
 from surpass.data.records import Transitions
 from surpass.data.trajectories import open_trajectories, write_trajectories
 from surpass.errors import InputError
-from surpass.forms import Collect, Learner, Spaces
+from surpass.forms import Collect, Learner, Spaces, Transform
 from surpass.parts import needs_of
 from surpass.policies.acting import InEnvironment
 from surpass.tasks.recording import joined
+from surpass.tasks.transformed import outward
 from surpass.training.checkpoint import (
     describe_form,
     form_from,
@@ -35,6 +36,7 @@ from surpass.training.journal import Journal
 from surpass.training.snapshots import Bank, build_bank
 from surpass.training.stages import Leg, Watch, collect, last_learner, legs_of
 from surpass.training.streams import open_stream, spaces_of
+from surpass.training.transforms import transformed, transformed_task
 
 __all__ = ["Trained", "load_trained", "train"]
 
@@ -100,7 +102,7 @@ def load_trained(folder: str | Path, recipe: Any = None, **roles: Any) -> Traine
     bank.load_state_dict({k[4:]: v for k, v in tensors.items() if k in wanted})
     statistics = tensors.get("obs.mean"), tensors.get("obs.std")
     policy = InEnvironment(learner.act(bank, roles), spaces, *statistics)
-    return Trained(form, spaces, bank, policy)
+    return Trained(form, spaces, bank, outward(transformed_task(form, roles), policy))
 
 
 # ----------------------------------------------------------------------------------------------
@@ -213,13 +215,11 @@ def _spaces(form: Any, roles: Mapping[str, Any]) -> Spaces:
     if logs:
         found = spaces_of(logs[0])
     if "task" in roles and hasattr(roles["task"], "spaces"):
-        other = roles["task"].spaces
-        low, high = tuple(other.low), tuple(other.high)
-        theirs = Spaces(other.obs_dim, other.action_dim, other.n_actions, low, high)
-        if found and (found.obs_dim, found.act_dim) != (theirs.obs_dim, theirs.act_dim):
+        theirs: Spaces = roles["task"].spaces
+        if found and (found.obs_dim, found.action_dim) != (theirs.obs_dim, theirs.action_dim):
             raise InputError(
-                f"the log has observations of {found.obs_dim} and actions of {found.act_dim} "
-                f"numbers, the task {theirs.obs_dim} and {theirs.act_dim}"
+                f"the log has observations of {found.obs_dim} and actions of {found.action_dim} "
+                f"numbers, the task {theirs.obs_dim} and {theirs.action_dim}"
             )
         found = theirs
     if found is None:
@@ -253,7 +253,9 @@ class _Run:
     say: Any
 
     def go(self) -> Trained:
-        """All legs, one after the other."""
+        """All legs, one after the other; `inside` are the spaces of the task as it was made
+        anew."""
+        self.inside = self.spaces
         legs = legs_of(self.form, self.steps, self.roles)
         total = sum(leg.steps for leg in legs)
         started, saved = self._stored()
@@ -264,6 +266,9 @@ class _Run:
             for number, leg in enumerate(legs):
                 if isinstance(leg.do, Collect):
                     self._collect(leg.do, engine, number, number < started)
+                    continue
+                if isinstance(leg.do, Transform):
+                    self._transform(leg.do, engine, number, number < started)
                     continue
                 if number < started:
                     continue
@@ -292,7 +297,7 @@ class _Run:
         elif engine is None:
             raise InputError(f"no stage before trained {leg.policy!r}, which is to collect")
         else:
-            found = collect(leg, engine.nets(), self.spaces, engine.stream, self.roles.get("task"),
+            found = collect(leg, engine.nets(), self.inside, engine.stream, self.roles.get("task"),
                             self.seed + number)  # fmt: skip
             if place is not None:
                 write_trajectories(found, place)
@@ -301,14 +306,27 @@ class _Run:
             found = joined([before, found.to(before.reward.device)])
         self.roles[leg.into] = found
 
+    def _transform(self, form: Transform, engine: Engine | None, number: int, known: bool) -> None:
+        """Make a role anew from what it was; a run that goes on reads a log that it made before."""
+        place = None if self.out is None else self.out / f"transformed{number}.parquet"
+        if form.into != "task" and known and place is not None:
+            self.roles[form.into] = open_trajectories(place).read()
+            return
+        nets = None if engine is None else engine.nets()
+        self.roles[form.into] = transformed(form, nets, self.roles, self.seed + number)
+        if form.into == "task":
+            self.inside = self.roles["task"].spaces
+        elif place is not None:
+            write_trajectories(self.roles[form.into], place)
+
     def _engine(self, leg: Leg) -> Engine:
         learner = leg.do
         assert isinstance(learner, Learner)
         needs = tuple(n for n in needs_of(learner) if isinstance(n, str))
         roles = {**self.roles, **leg.roles}
-        stream = open_stream(learner.source, roles, self.spaces, needs, self.device)
+        stream = open_stream(learner.source, roles, self.inside, needs, self.device)
         engine = Engine(
-            learner, stream, self.spaces, roles=roles, seed=self.seed, seeds=self.seeds,
+            learner, stream, self.inside, roles=roles, seed=self.seed, seeds=self.seeds,
             device=self.device, compile=self.compile,
         )  # fmt: skip
         bind = getattr(stream, "bind", None)
@@ -378,8 +396,9 @@ class _Run:
             nets = engine.nets(seed)
             mean = getattr(engine.stream, "mean", None)
             std = getattr(engine.stream, "std", None)
-            policy = InEnvironment(learner.act(nets, self.roles), self.spaces, mean, std)
-            return Trained(self.form, self.spaces, nets, policy.to(self.device), history)
+            policy = InEnvironment(learner.act(nets, self.roles), self.inside, mean, std)
+            policy = outward(self.roles.get("task"), policy).to(self.device)
+            return Trained(self.form, self.inside, nets, policy, history)
 
         first = one(0)
         if self.seeds is not None:

@@ -74,7 +74,7 @@ SCHOOLS: dict[str, School] = {
         "Hopper-v5", lambda: sac(hidden=(128, 128)), 120_000, 5_000, 100_000, 8.0, 128
     ),
     "half-cheetah": School(
-        "HalfCheetah-v5", lambda: sac(hidden=(128, 128)), 100_000, 5_000, 100_000, 8.0, 128
+        "HalfCheetah-v5", lambda: sac(hidden=(128, 128)), 50_000, 5_000, 100_000, 4.0, 64
     ),
 }  # fmt: skip
 
@@ -169,8 +169,8 @@ def _uniform(spaces: Any) -> Callable[[Tensor], Tensor]:
 
     def act(obs: Tensor) -> Tensor:
         if spaces.discrete:
-            return torch.randint(spaces.actions, (len(obs),))
-        return low + (high - low) * torch.rand(len(obs), spaces.act_dim)
+            return torch.randint(spaces.n_actions, (len(obs),))
+        return low + (high - low) * torch.rand(len(obs), spaces.action_dim)
 
     return act
 

@@ -23,7 +23,7 @@ def test_many_actions_of_a_state_are_valued_as_each_alone(head):
 
 
 def test_discrete_actions_are_picked_from_all_values():
-    q = critic(2)(Spaces(4, actions=3))
+    q = critic(2)(Spaces(4, n_actions=3))
     every = q.all(OBS)
     chosen = torch.tensor([0, 2, 1, 1, 0])
     torch.testing.assert_close(q(OBS, chosen), every[:, torch.arange(5), chosen])

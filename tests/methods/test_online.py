@@ -117,7 +117,7 @@ def test_the_regulator_s_best_return_is_that_of_the_riccati_equation():
 
 
 def test_control_and_tokens_have_one_loss():
-    spaces = Spaces(3, actions=4)
+    spaces = Spaces(3, n_actions=4)
     form = grpo(beta=0.1, batch=6, group=3, horizon=5)
     learner = lowered(form)
     bank = Bank({name: net(spaces) for name, net in learner.nets.items() if name == "policy"})
@@ -143,7 +143,7 @@ def test_control_and_tokens_have_one_loss():
 
 def test_the_first_update_of_ppo_and_of_an_unclipped_ratio_is_that_of_the_policy_gradient():
     """With one epoch the ratio is 1, so the surrogate's gradient is -E[A grad log pi]."""
-    spaces, where = Spaces(4, actions=2), task("cart-pole")
+    spaces, where = Spaces(4, n_actions=2), task("cart-pole")
     form = lowered(ppo(envs=4, horizon=8, epochs=1, minibatches=1, hidden=(8,)))
     stream = open_stream(form.source, {"task": where}, spaces)
     engine = Engine(form, stream, spaces, compile=False)

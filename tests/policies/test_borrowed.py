@@ -55,7 +55,7 @@ def test_a_pool_stacks_what_its_states_give():
     assert pool(x).tolist() == [[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]
     assert pool.squared(x)[:, 0].tolist() == [1.0, 4.0, 9.0]
     assert pool[-1](x).tolist() == [3.0, 30.0]
-    policies = Pooled(stochastic((4,))(Spaces(2, actions=3)), 2)
+    policies = Pooled(stochastic((4,))(Spaces(2, n_actions=3)), 2)
     logp = policies.logp(torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1]))
     assert logp.shape == (2, 5) and torch.equal(logp[0], logp[1])
 

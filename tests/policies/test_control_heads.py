@@ -91,7 +91,7 @@ def test_draws_of_a_mixture_have_its_moments():
 
 
 def test_a_categorical_policy_draws_with_its_probabilities():
-    policy = categorical()(Spaces(4, actions=3))
+    policy = categorical()(Spaces(4, n_actions=3))
     action, logp = policy.sample(OBS, 20_000)
     share = torch.nn.functional.one_hot(action, 3).float().mean(0)
     torch.testing.assert_close(share, policy.logits(OBS).exp(), atol=0.02, rtol=0.0)
@@ -142,10 +142,10 @@ def test_actions_and_densities_are_those_of_the_environment():
 
 def test_the_kind_of_actions_must_fit():
     with pytest.raises(InputError, match="needs continuous actions"):
-        gaussian()(Spaces(4, actions=3))
+        gaussian()(Spaces(4, n_actions=3))
     with pytest.raises(InputError, match="needs continuous actions"):
-        deterministic()(Spaces(4, actions=3))
+        deterministic()(Spaces(4, n_actions=3))
     with pytest.raises(InputError, match="needs discrete actions"):
         categorical()(SPACES)
-    by_kind = [type(actor()(s)).__name__ for s in (SPACES, Spaces(4, actions=3))]
+    by_kind = [type(actor()(s)).__name__ for s in (SPACES, Spaces(4, n_actions=3))]
     assert by_kind == ["BoundedGaussian", "Categorical"]

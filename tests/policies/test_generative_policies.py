@@ -98,7 +98,7 @@ def test_the_density_of_a_gated_flow_is_that_of_its_path():
 def test_generative_policies_refuse_discrete_actions():
     for make in (diffusion(), flow(), gated_flow()):
         with pytest.raises(InputError, match="discrete"):
-            make(Spaces(3, actions=2))
+            make(Spaces(3, n_actions=2))
     with pytest.raises(InputError, match="no noise schedule"):
         diffusion(schedule="linear")(SPACES)
 

@@ -136,7 +136,7 @@ def test_a_mix_draws_its_shares_and_marks_them():
 
 def test_rollouts_of_episodes_are_masked_after_their_end_and_groups_share_their_start():
     form = lowered(grpo(beta=0.0, batch=6, group=3, horizon=40))
-    spaces = Spaces(4, actions=2)
+    spaces = Spaces(4, n_actions=2)
     roles = {"task": TaskOf(CartPole())}
     stream = open_stream(form.source, roles, spaces)
     engine = Engine(form, stream, spaces, compile=False)
@@ -163,7 +163,7 @@ def test_rollouts_of_episodes_are_masked_after_their_end_and_groups_share_their_
 
 def test_every_decision_is_drawn_once_per_epoch():
     form = lowered(ppo(envs=4, horizon=6, epochs=2, minibatches=3, hidden=(8,)))
-    spaces = Spaces(4, actions=2)
+    spaces = Spaces(4, n_actions=2)
     roles = {"task": TaskOf(CartPole())}
     stream = open_stream(form.source, roles, spaces)
     engine = Engine(form, stream, spaces, compile=False)
@@ -180,7 +180,7 @@ def test_every_decision_is_drawn_once_per_epoch():
 
 
 def test_a_truncated_step_is_bootstrapped_and_a_terminated_one_is_not():
-    spaces = Spaces(1, actions=2)
+    spaces = Spaces(1, n_actions=2)
     for terminal in (False, True):
         form = lowered(
             ppo(envs=1, horizon=6, epochs=1, minibatches=1, lam=0.0, gamma=0.5, hidden=(8,))
