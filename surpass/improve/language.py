@@ -324,6 +324,9 @@ def _settle_range(run: Run, judged: list[Judged], stated: tuple[float, float] | 
     assert run.base is not None
     seen = torch.cat([run.base.reward, *(j.answers.reward for j in judged if j.answers)])
     checks = run.reward_name in CHECKS or run.reward_name.startswith("regex:")
+    if stated is not None:  # rewards are single precision, so limits are too
+        near = torch.tensor(stated, dtype=torch.float32).tolist()
+        stated = min(stated[0], near[0]), max(stated[1], near[1])
     run.range = reward_range(seen.flatten(), (0.0, 1.0) if checks else stated)
 
 

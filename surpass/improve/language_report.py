@@ -202,13 +202,18 @@ def _settlement(run: Run, best: Judged, base: float) -> Settlement:
         return None if rows is None else rows * scale
 
     total = more(found.rows)
-    sentence = (
-        f"About {total:,.0f} rows of this kind in all would prove a gain of this size four times "
-        "in five"
-        if total is not None and total < 1e12
-        else "No candidate looks better than the reference; other recipes or more data might"
-    )
-    if run.reward is not None and total is not None:
+    mean, sd = float(best.judging.mean()) - run.margin, float(best.judging.std())
+    if mean * len(best.judging) ** 0.5 <= sd:
+        sentence = (
+            "No candidate looks better than the reference by more than chance; other recipes or "
+            "more updates might"
+        )
+    else:
+        sentence = (
+            f"About {total or 0:,.0f} rows of this kind in all would prove a gain of this size "
+            "four times in five"
+        )
+    if run.reward is not None:
         sentence += "; more answers to each prompt (samples) help where their rewards vary"
     return Settlement(total, more(found.rows_low), more(found.rows_high), sentence + ".")
 
