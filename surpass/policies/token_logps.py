@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from surpass.objectives.divergence import Readout, moments_of, read_out
-from surpass.policies.llama import fits, packed_states
+from surpass.policies.llama import fits
+from surpass.policies.packed_llama import packed_states
 
 __all__ = [
     "Head", "TokenStats", "Tokens", "aligned", "base_of", "decoder_of", "head_of", "readout",
@@ -305,8 +306,9 @@ def trains_fused(model: nn.Module) -> bool:
     saving = getattr(model, "is_activation_checkpointing", None)  # its name since transformers 5
     if saving is None:
         saving = getattr(model, "is_gradient_checkpointing", False)
-    device = next(model.parameters()).device.type
-    return not saving and not torch.is_autocast_enabled(device) and fits(model)
+    first = next(model.parameters())
+    plain = first.dtype == torch.float32 and not torch.is_autocast_enabled(first.device.type)
+    return plain and not saving and fits(model)
 
 
 def _arguments(tokens: Tokens) -> dict[str, Any]:

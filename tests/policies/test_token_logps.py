@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from surpass.objectives.divergence import collision, entropy, mean_logp, read_out
+from surpass.policies import packed_llama
 from surpass.policies import token_logps as token_logps_module
-from surpass.policies.llama import shared
+from surpass.policies.packed_llama import shared
 from surpass.policies.token_logps import Head, Tokens, aligned, readout, token_logps
 
 transformers = pytest.importorskip("transformers")
@@ -63,10 +64,13 @@ def gradients(model, value):
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("fused", ["in pieces", "long", ""])
 def test_the_fused_trunk_is_the_model_s_own(monkeypatch, kind, fused):
     model = tiny(kind=kind)
-    monkeypatch.setattr(token_logps_module, "trains_fused", lambda m: fused)
+    monkeypatch.setattr(token_logps_module, "trains_fused", lambda m: bool(fused))
+    monkeypatch.setattr(packed_llama, "PIECE", 3)
+    monkeypatch.setattr(packed_llama, "BLOCK", 9)
+    monkeypatch.setattr(packed_llama, "WIDEST", 0 if fused == "long" else 100)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.3 * torch.randn_like(p))
