@@ -352,6 +352,8 @@ def evaluate(
     logs: Annotated[str | None, arg(metavar="LOGS")] = None,
     env: Annotated[str | None, arg(metavar="ID")] = None,
     compare: Annotated[list[str], arg(metavar="POLICY")] = [],  # noqa: B006
+    estimators: Annotated[str, arg(metavar="KEY,KEY")] = "auto",
+    instrument: Column = None,
     episodes: int = 100,
     seeds: int | None = None,
     level: float = 0.95,
@@ -366,12 +368,19 @@ def evaluate(
 
     Try: surpass evaluate runs/sac --env Pendulum-v1 --compare random --picture returns.png
 
+    Or: surpass evaluate report/policy --logs clicks.parquet --compare older/policy
+
     Args:
         policy: A folder of surpass train or improve; with --env also a policy of the zoo, such as
             hopper-expert, or random.
         logs: Logs to evaluate on, off-policy, with several estimators.
         env: An environment to play in: a task of ours, or a Gymnasium id.
-        compare: Further policies, beside it.
+        compare: Further policies, beside it. On logs: what choosing among them by each estimator
+            would lead to (top-k portfolios, risk and return).
+        estimators: Off-policy estimators, by key, separated by commas; auto takes those that fit
+            the log, and says why.
+        instrument: For decision logs: a column of 0 and 1 that moved the action and touches the
+            reward through it only.
         episodes: How many each training seed plays.
         seeds: Play so many of the folder's training seeds; all by default.
         level: Confidence of the intervals.
@@ -388,6 +397,8 @@ def evaluate(
         logs=logs,
         env=env,
         compare=compare,
+        estimators=estimators,
+        columns={"instrument": instrument} if instrument is not None else {},
         episodes=episodes,
         seeds=seeds,
         level=level,

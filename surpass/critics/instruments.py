@@ -119,19 +119,19 @@ class InstrumentModel:
         p_z, taken = chances(psi)
         c = signed_policy(taken, query.target[..., 1])
         rho = _pick(c, z) / _pick(torch.stack((1 - p_z, p_z), -1), z)
-        keep = _followed(query)[:, :-1] > 0
-        here, then = psi[:, :-1][keep], psi[:, 1:][keep]
+        keep = _followed(query) > 0
+        here, then = psi[keep], query.later(psi)[keep]
         both = torch.stack((1 - taken, taken), -1)  # [N, T, z, a]
         logged = torch.nn.functional.one_hot(2 * z + a, 4).to(psi.dtype)
-        phi = (logged[:, :-1, :, None] * psi[:, :-1, None, :]).flatten(2)[keep]
+        phi = (logged[..., None] * psi[:, :, None, :]).flatten(2)[keep]
         mixed = (c[..., None] * both).flatten(2)
-        after = (mixed[:, 1:, :, None] * psi[:, 1:, None, :]).flatten(2)[keep]
-        reward = query.reward[:, :-1][keep]
+        after = query.later((mixed[..., None] * psi[:, :, None, :]).flatten(2))[keep]
+        reward = query.reward[keep]
         right = phi.T @ reward / len(reward)
         # E[ phi (phi - gamma phibar(s'))' ] b = E[ phi r ]
         b_q = moment_solve(phi, phi - query.gamma * after, right, self.ridge)
         # E[ omega(s) ( f(s) - gamma rho f(s') ) ] = (1 - gamma) E[ f(s_0) ] for f = psi
-        tests = here - query.gamma * rho[:, :-1][keep][:, None] * then
+        tests = here - query.gamma * rho[keep][:, None] * then
         begin = (1 - query.gamma) * psi[:, 0].mean(0)
         return b_q.view(2, 2, -1), moment_solve(tests, here, begin, self.ridge)
 
@@ -145,7 +145,10 @@ def _instrument(query: TrajectoryQuery, confounded: bool) -> Tensor:
 
 
 def _followed(query: TrajectoryQuery) -> Float[Tensor, "N T"]:
-    """1 where a step has a successor in the log."""
+    """1 where a step has a successor in the log; everywhere among single decisions, after which
+    nothing counts."""
+    if query.gamma == 0:
+        return query.mask
     out = torch.zeros_like(query.mask)
     out[:, :-1] = query.mask[:, 1:]
     return out

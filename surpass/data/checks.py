@@ -43,6 +43,7 @@ class Block:
     time: Float[np.ndarray, "N"] | None = None
     position: pa.Array | None = None
     cost: Float[np.ndarray, "N"] | None = None
+    instrument: Float[np.ndarray, "N"] | None = None
     group: Int[np.ndarray, "N"] | None = None
     row_id: Int[np.ndarray, "N"] | None = None
 
@@ -91,6 +92,10 @@ def read_block(batch: pa.RecordBatch, columns: Columns, file: str, start: int) -
         _not_nan(
             bad, columns.cost, block.cost, "the cost is missing", "write 0 where there was none"
         )
+    if columns.instrument:
+        name = columns.instrument
+        block.instrument = numbers(batch[name], file, name, start)
+        _not_nan(bad, name, block.instrument, "the instrument is missing", "drop the row")
     if columns.position:
         block.position = words(batch[columns.position])
         _missing(bad, columns.position, block.position, "the position is missing", "drop the row")

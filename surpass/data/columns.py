@@ -33,6 +33,7 @@ _SINGLE: dict[str, tuple[str, ...]] = {
         "position": "position slot pos positionid",
         "group": "user userid uid visitor visitorid customer customerid query queryid qid",
         "cost": "cost costs actioncost",
+        "instrument": "",  # never guessed: to name one is a claim about how the log came about
         "row_id": """rowid id eventid decisionid requestid impressionid interactionid logid
             uuid""",
     }.items()
@@ -75,6 +76,7 @@ class Columns:
     position: str | None = None
     group: str | None = None
     cost: str | None = None
+    instrument: str | None = None
     row_id: str | None = None
     context: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
@@ -85,7 +87,14 @@ class Columns:
     def roles(self) -> tuple[str, ...]:
         """The columns that have a role other than context."""
         single = (self.action, self.reward, self.propensity, self.time, self.position, self.group)
-        every = (*single, self.cost, self.row_id, *self.propensities, *self.available)
+        every = (
+            *single,
+            self.cost,
+            self.instrument,
+            self.row_id,
+            *self.propensities,
+            *self.available,
+        )
         return tuple(dict.fromkeys(c for c in every if c is not None and c != UNIFORM))
 
     @property
@@ -97,7 +106,8 @@ class Columns:
         """Rows of (role, columns, guessed or given), to be shown."""
         rows = []
         for role in ("action", "reward", "propensity", "propensities", "available", "time",
-                     "position", "group", "cost", "row_id", "context"):  # fmt: skip
+                     "position", "group", "cost", "instrument", "row_id",
+                     "context"):  # fmt: skip
             held = getattr(self, role)
             if held:
                 text = held if isinstance(held, str) else _listed(held)
@@ -136,7 +146,7 @@ def guess(
                 "leave it out of --context",
             )  # fmt: skip
     found: dict[str, Any] = {}
-    for role in ("action", "reward", "time", "position", "group", "cost", "row_id"):
+    for role in ("action", "reward", "time", "position", "group", "cost", "instrument", "row_id"):
         found[role] = told[role] if role in told else _single(role, schema, taken)
         taken |= {found[role]} if found[role] else set()
     for role in ("action", "reward"):

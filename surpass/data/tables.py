@@ -269,7 +269,7 @@ class TableLog:
         if block.position is not None:
             order = pa.array(scan.positions, pa.string())
             out["position"] = np.asarray(pc.index_in(block.position, value_set=order))
-        for name in ("available", "time", "cost", "group"):
+        for name in ("available", "time", "cost", "instrument", "group"):
             if (values := getattr(block, name)) is not None:
                 out[name] = values
         return out

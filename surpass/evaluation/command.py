@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from surpass.errors import InputError, atomic
+from surpass.errors import InputError
+from surpass.evaluation.compare import Comparison
+from surpass.evaluation.compare import compare as compare_policies
+from surpass.evaluation.compared_picture import draw_comparison, forest
 from surpass.evaluation.filming import film
 from surpass.evaluation.played import Played, draw, play
 from surpass.evaluation.policies import evaluate
@@ -33,10 +36,13 @@ def run(
     video: Path | None = None,
     as_json: bool = False,
     named: Callable[[str], Any] | None = None,
+    estimators: str = "auto",
+    columns: Mapping[str, Any] | None = None,
 ) -> None:
     """Evaluate policies on logs or in an environment, and print the table.
 
     Args:
+        estimators: keys, separated by commas, or "auto". columns: which column is what.
         named: opens a policy by its name in the zoo, or gives None.
 
     Raises:
@@ -56,13 +62,47 @@ def run(
         if video is not None:
             raise InputError("--video films an episode; give --env ID instead of --logs")
         assert logs is not None
-        found = evaluate({name: name for name in names}, logs, level=1 - level, seed=seed)
-        if picture is not None:
-            forest(found, picture)
+        found = _on_logs(names, logs, level, seed, picture, estimators, columns or {})
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
+        return
+    console = Console()
+    if isinstance(found, Comparison):
+        for table in (found.evaluation.table(), *found.tables()):
+            console.print(table)
     else:
-        Console().print(found.table())
+        console.print(found.table())
+    for note in getattr(found, "notes", ()):
+        console.print(note, highlight=False)
+
+
+def _on_logs(
+    names: Sequence[str], logs: str, level: float, seed: int, picture: Path | None,
+    estimators: str, columns: Mapping[str, Any],
+) -> Evaluation | Comparison:  # fmt: skip
+    """The table; of several policies, what choosing among them by each estimator would lead to."""
+    wanted: Any = estimators if estimators == "auto" else estimators.split(",")
+    policies = dict(zip(_short(names), names, strict=True))
+    options: dict[str, Any] = {"columns": columns, "level": 1 - level, "seed": seed}
+    if len(names) == 1:
+        found = evaluate(policies, logs, wanted, **options)
+        if picture is not None:
+            forest(found, picture)
+        return found
+    compared = compare_policies(policies, logs, wanted, **options)
+    if picture is not None:
+        draw_comparison(compared, picture)
+    return compared
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """The shortest ends of paths that tell them apart."""
+    parts = [Path(name).parts for name in names]
+    for depth in range(1, max(map(len, parts)) + 1):
+        ends = ["/".join(p[-depth:]) for p in parts]
+        if len(set(ends)) == len(ends):
+            return ends
+    return list(names)
 
 
 def _in_environment(
@@ -86,32 +126,3 @@ def _opened(name: str, named: Callable[[str], Any] | None) -> Any:
     if not Path(name).exists() and named is not None and (found := named(name)) is not None:
         return found
     return load(name)
-
-
-def forest(found: Evaluation, path: Path) -> None:
-    """Draw every gain with its interval; estimators with a bias are hollow."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    policies = list(dict.fromkeys(r.policy for r in found))
-    colors = dict(zip(policies, pyplot.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
-    figure, axes = pyplot.subplots(figsize=(7, 0.8 + 0.3 * len(found)), layout="constrained")
-    for place, r in enumerate(reversed(found.results)):
-        axes.plot([r.gain_low, r.gain_high], [place, place], color=colors[r.policy], linewidth=2)
-        face = "white" if r.biased else colors[r.policy]
-        axes.plot(r.gain, place, "o", color=colors[r.policy], markerfacecolor=face)
-    several = len(policies) > 1
-    labels = [f"{r.policy}: {r.estimator}" if several else r.estimator for r in found]
-    axes.set_yticks(range(len(found)), labels[::-1])
-    axes.axvline(0, color="gray", linewidth=0.8)
-    axes.set_xlabel(f"gain over the logging policy, {100 * (1 - found.level):g} % intervals "
-                    "(hollow: biased)")  # fmt: skip
-    try:
-        with atomic(path) as temporary:
-            figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=150)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; end the name in .png, .svg or .pdf") from error
-    finally:
-        pyplot.close(figure)

@@ -209,7 +209,7 @@ class _Job:
 
     def _reference(self, batch: Decisions, start: int) -> Float[Tensor, "N A"] | None:
         if self.reference is None:
-            return batch.propensities
+            return None if batch.propensities is None else batch.propensities.to(torch.float64)
         return target_probabilities(self.reference, batch, batch.propensities, start, "reference")
 
     # -------------------------------------------------------------------------------- nuisances

@@ -8,32 +8,35 @@ from pathlib import Path
 from typing import Any
 
 from surpass.data import open_log
-from surpass.data.records import Decisions
+from surpass.data.records import Decisions, Sequences, Transitions
 from surpass.data.sources import is_source
 from surpass.data.tables import TableLog
+from surpass.data.trajectories import TrajectoryLog
 from surpass.errors import InputError
-from surpass.evaluation.decisions import DEFAULT
+from surpass.evaluation.choice import for_decisions, for_episodes, through_instrument
 from surpass.evaluation.decisions import evaluate as on_decisions
+from surpass.evaluation.instrumented import by_instrument
 from surpass.evaluation.played import play
 from surpass.evaluation.results import Evaluation
+from surpass.evaluation.trajectories import evaluate_trajectories
 from surpass.forms import Estimator
-from surpass.policies.handover import HandedPolicy, load
+from surpass.policies.handover import HandedPolicy
 from surpass.training.opening import load as open_folder
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "loaded_policy", "opened_for"]
 
 
 def evaluate(
     policy: Any,
     logs: Any = None,
-    estimators: Sequence[str] | Mapping[str, Estimator] = DEFAULT,
+    estimators: str | Sequence[str] | Mapping[str, Estimator] = "auto",
     *,
     env: Any = None,
     columns: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
-    """The value of one or several policies on logged decisions, and their gain over the logging
-    policy; or, with `env`, what they earn in an environment.
+    """The value of one or several policies on logged decisions or episodes, and their gain over the
+    logging policy; or, with `env`, what they earn in an environment.
 
     Args:
         policy: a policy folder, probabilities [N, A] or [A] or [N, A, positions], anything with
@@ -41,11 +44,13 @@ def evaluate(
             `surpass.evaluation.played.play` takes, or the folder of a trained policy.
         logs: a file or folder, a named source, a table, Open Bandit Pipeline's feedback, decisions,
             or batches of decisions. Files are read in constant memory.
-        estimators: keys such as "dr", or estimators by name.
+        estimators: keys such as "dr", or estimators by name; "auto" takes those that fit the log,
+            and the table's notes say why.
         columns: which column of a table is what, such as `{"action": "arm"}`.
         env: an environment's id, or a task, to play in.
-        options: those of `surpass.evaluation.decisions.evaluate`: reference, interval, level and
-            so on; with `env` those of `play`: episodes, seeds, level, seed.
+        options: those of `surpass.evaluation.decisions.evaluate` (reference, interval, level and so
+            on); for episodes those of `surpass.evaluation.trajectories.evaluate_trajectories`;
+            with `env` those of `play`: episodes, seeds, level, seed.
 
     Returns:
         An `Evaluation`, a row per policy and estimator, or with `env` a `Played`; `print` shows the
@@ -56,28 +61,78 @@ def evaluate(
     """
     named = dict(policy) if isinstance(policy, Mapping) else {"policy": policy}
     if env is not None:
-        opened = {k: _player(p) for k, p in named.items()}
+        opened = {
+            k: p if isinstance(p, str) and p == "random" else loaded_policy(p)
+            for k, p in named.items()
+        }
         return play(opened, env, **options)
     if logs is None:
         raise InputError("nothing to evaluate on; give logs, or env")
-    loaded = {k: load(p) if isinstance(p, str | Path) else p for k, p in named.items()}
+    loaded = {k: loaded_policy(p) for k, p in named.items()}
     groups: dict[str, dict[str, Any]] = {}  # policies that read the context alike
     for name, found in loaded.items():
         groups.setdefault(_reads(found), {})[name] = found
     parts = []
     for members in groups.values():
-        log = _opened(logs, next(iter(members.values())), columns or {})
-        parts.append(on_decisions(members, log, estimators, **options))
+        log = opened_for(logs, next(iter(members.values())), columns or {})
+        held = log.read() if isinstance(log, TrajectoryLog) else log
+        if isinstance(held, Transitions | Sequences):
+            return _on_episodes(loaded, held, estimators, options)
+        parts.append(_on_decisions(members, log, estimators, options))
     first = parts[0]
-    return Evaluation(
-        tuple(row for part in parts for row in part), first.rows, first.reward, first.reward_error,
-        first.level,
-    )  # fmt: skip
+    return replace(first, results=tuple(row for part in parts for row in part))
 
 
-def _player(policy: Any) -> Any:
-    folder = isinstance(policy, str | Path) and policy != "random"
-    return open_folder(policy) if folder else policy
+def loaded_policy(policy: Any) -> Any:
+    """A policy, opened where it is a folder of `improve` or of `train`."""
+    return open_folder(policy) if isinstance(policy, str | Path) else policy
+
+
+def _on_decisions(
+    policies: Mapping[str, Any], log: Any, estimators: Any, options: Mapping[str, Any]
+) -> Evaluation:
+    if estimators != "auto":
+        return on_decisions(policies, log, estimators, **options)
+    whole = log
+    if isinstance(log, TableLog) and log.columns.instrument is not None:
+        whole = log = log.read()
+    first = whole if isinstance(whole, Decisions) else _first_rows(whole)
+    chosen = for_decisions(first) if first is not None else None
+    found = on_decisions(policies, log, **({"estimators": chosen.forms} if chosen else {}),
+                         **options)  # fmt: skip
+    why = chosen.why if chosen else ()
+    if isinstance(log, Decisions) and log.instrument is not None:
+        usable, said = through_instrument(log.n_actions, log.instrument)
+        why = (*why, said)
+        if usable:
+            level = options.get("level", 0.05)
+            found = replace(found, results=(*found, *by_instrument(policies, log, level=level)))
+    return replace(found, notes=why)
+
+
+def _first_rows(log: Any) -> Decisions | None:
+    """Some rows of a log that can be read again; None of an iterator, which cannot."""
+    batches = getattr(log, "batches", None)
+    if batches is not None:
+        return next(iter(batches()))
+    return log[0] if isinstance(log, list | tuple) and log else None
+
+
+def _on_episodes(
+    policies: Mapping[str, Any], log: Transitions | Sequences, estimators: Any,
+    options: Mapping[str, Any],
+) -> Evaluation:  # fmt: skip
+    gamma = options.get("gamma")
+    if gamma is None:  # a return that a cut hid has no end, unless it is discounted
+        cut = log.truncated is not None and bool(log.truncated.any())
+        gamma = 0.99 if cut else 1.0
+    rest = {k: v for k, v in options.items() if k != "gamma"}
+    if estimators != "auto":
+        return evaluate_trajectories(policies, log, gamma=gamma, estimators=estimators, **rest)
+    chosen = for_episodes(log, gamma)
+    found = evaluate_trajectories(policies, log, gamma=gamma, estimators=chosen.forms, **rest)
+    note = f"Returns are discounted by {gamma:g}." if gamma < 1 else "Returns are not discounted."
+    return replace(found, notes=(note, *chosen.why))
 
 
 def _reads(policy: Any) -> str:
@@ -86,7 +141,7 @@ def _reads(policy: Any) -> str:
     return "" if encoder is None else repr((encoder.to_json(), policy.actions))
 
 
-def _opened(logs: Any, policy: Any, columns: Mapping[str, Any]) -> Any:
+def opened_for(logs: Any, policy: Any, columns: Mapping[str, Any]) -> Any:
     """The log, its context encoded as the policy reads it."""
     encoder = policy.encoder if isinstance(policy, HandedPolicy) else None
     if isinstance(logs, Decisions):
@@ -95,6 +150,8 @@ def _opened(logs: Any, policy: Any, columns: Mapping[str, Any]) -> Any:
                 "the log's context was encoded otherwise than this policy reads it; give the file "
                 "or table itself"
             )
+        return logs
+    if isinstance(logs, Sequences):
         return logs
     if isinstance(logs, TableLog) and encoder is not None:
         return replace(logs, fixed=encoder, names=tuple(policy.actions))

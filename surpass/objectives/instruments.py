@@ -60,7 +60,7 @@ def instrumental(query: TrajectoryQuery, /) -> Float[Tensor, "N"]:
     The last term corrects for P(A|s,z) being estimated. Right when Q is, or when the ratios are;
     Xu, Zhu, Shi, Luo and Song, An instrumental variable approach to confounded off-policy
     evaluation (2023). `extras["iv"]` [N, T, 4] has V, omega rho, the bracket, and 1 where a step
-    has a successor (`critics.instruments`).
+    has a successor (`critics.instruments`). Single decisions are episodes of one step at gamma 0.
     """
     value, weight, bracket, steps = query.extras["iv"].unbind(-1)
     return value[:, 0] + (weight * bracket * steps).sum(1) / steps.sum(1) / (1 - query.gamma)

@@ -103,9 +103,25 @@ def test_the_command_says_what_is_missing(made):
     _, path, folder, _, _ = made
     with pytest.raises(InputError, match="--logs"):
         run(str(folder))
-    with pytest.raises(InputError, match="--logs"):
+    with pytest.raises(InputError, match="made for 2 observation numbers"):
         run(str(folder), env="CartPole-v1")
     with pytest.raises(InputError, match="between 0 and 1"):
         run(str(folder), logs=str(path), level=95)
     with pytest.raises(InputError, match="twice"):
         run(str(folder), logs=str(path), compare=[str(folder)])
+
+
+def test_the_command_compares_folders_and_draws(made, tmp_path, capsys):
+    log, path, folder, _, _ = made
+    torch.manual_seed(2)
+    other = Softmax(LinearValues(D, A), base="uniform")
+    save(other, tmp_path / "other", about=log.about, onnx=False)
+    asked = {"logs": str(path), "compare": [str(tmp_path / "other")], "estimators": "ips,dr"}
+    run(str(folder), **asked, picture=tmp_path / "compared.svg")
+    said = capsys.readouterr().out
+    assert "SharpeRatio@k" in said and "Risk and return" in said
+    assert "dr on the other half" in said
+    assert (tmp_path / "compared.svg").read_text().startswith("<?xml")
+    run(str(folder), **asked, as_json=True)
+    told = json.loads(capsys.readouterr().out)["comparison"]
+    assert len(told["portfolios"]) == 4 and len(told["risks"]) == 2
