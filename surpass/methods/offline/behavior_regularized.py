@@ -13,12 +13,16 @@ __all__ = ["prdc", "rebrac", "td3_bc"]
 
 
 @system("td3-bc")
-def td3_bc(alpha: float = 2.5, gamma: float = 0.99, lr: float = 3e-4, batch: int = 256) -> Learner:
+def td3_bc(
+    alpha: float = 2.5, gamma: float = 0.99, lr: float = 3e-4, batch: int = 256,
+    hidden: tuple[int, ...] = (256, 256),
+) -> Learner:  # fmt: skip
     """max alpha Q(s, pi(s)) / mean |Q| - mean (pi(s) - a)^2."""
     return twin_delayed(
         maximize(scale=alpha) + clone(),
         gamma=gamma,
         lr=lr,
+        hidden=hidden,
         source=log(batch, normalize=True, gamma=gamma),
     )
 

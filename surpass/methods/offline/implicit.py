@@ -20,11 +20,16 @@ __all__ = ["iql", "riql"]
 
 def implicit(
     pi: Any, state_loss: Any, action_loss: Any, advantage: Any, *, n: int, temperature: float,
-    lr: float, polyak: float, decay: int, source: Any,
+    lr: float, polyak: float, decay: int, source: Any, hidden: tuple[int, ...],
 ) -> Learner:  # fmt: skip
     """V from an expectile of Q, Q from V, the policy by weighted cloning, in that order."""
     return Learner(
-        nets={"v": value(), "q": critic(n), "pi": pi, "q_target": ema("q", polyak)},
+        nets={
+            "v": value(1, hidden),
+            "q": critic(n, hidden),
+            "pi": pi,
+            "q_target": ema("q", polyak),
+        },
         update=(
             train("v", state_loss, adam(lr)),
             train("q", action_loss, adam(lr)),
@@ -44,10 +49,11 @@ def implicit(
 def iql(
     tau: float = 0.7, temperature: float = 3.0, gamma: float = 0.99, polyak: float = 0.005,
     lr: float = 3e-4, decay: int = 1_000_000, batch: int = 256,
+    hidden: tuple[int, ...] = (256, 256),
 ) -> Learner:  # fmt: skip
     """max E[min(exp(temperature (Q - V)), 100) log pi(a|s)], V an expectile of Q."""
     return implicit(
-        actor(),
+        actor(hidden),
         expectile(tau),
         td(state_value(), gamma),
         over_value("q_target"),
@@ -57,6 +63,7 @@ def iql(
         polyak=polyak,
         decay=decay,
         source=log(batch, gamma=gamma),
+        hidden=hidden,
     )
 
 
@@ -64,12 +71,12 @@ def iql(
 def riql(
     tau: float = 0.7, temperature: float = 3.0, alpha: float = 0.25, sigma: float = 1.0,
     critics: int = 5, gamma: float = 0.99, polyak: float = 0.005, lr: float = 3e-4,
-    decay: int = 1_000_000, batch: int = 256,
+    decay: int = 1_000_000, batch: int = 256, hidden: tuple[int, ...] = (256, 256),
 ) -> Learner:  # fmt: skip
     """IQL for corrupted logs: standardized observations, a Huber critic loss, and a low quantile
     over more critics."""
     return implicit(
-        deterministic(),
+        deterministic(hidden),
         quantile_expectile(tau, alpha),
         td(state_value(), gamma, huber=sigma**-2, clamp=(-100.0, 1000.0)),
         quantile_over_value(alpha, "q_target"),
@@ -79,4 +86,5 @@ def riql(
         polyak=polyak,
         decay=decay,
         source=log(batch, normalize=True, gamma=gamma),
+        hidden=hidden,
     )
