@@ -15,13 +15,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from surpass.objectives.reduce import decided, masked_mean, share, total
-from surpass.parts import Nets, Part, part
+from surpass.parts import Nets, Part, State, part
 
 __all__ = [
-    "above", "batch_centered", "best_of_group", "everything", "gae", "group_centered",
-    "group_mean", "group_size", "group_standardized", "imitating", "kl_in_reward", "leave_one_out",
-    "ones", "overlong", "returns", "share_kept", "success_gate", "value_loss", "values", "whitened",
-    "with_columns", "with_signal",
+    "above", "batch_centered", "best_of_group", "everything", "ewma_standardized", "gae",
+    "group_centered", "group_mean", "group_size", "group_standardized", "imitating",
+    "kl_in_reward", "leave_one_out", "ones", "overlong", "returns", "share_kept", "success_gate",
+    "value_loss", "values", "whitened", "with_columns", "with_signal",
 ]  # fmt: skip
 
 
@@ -193,6 +193,29 @@ def whitened(
     mean = total((a * own).sum()) / count
     var = total(((a - mean).square() * own).sum()) / (count - 1).clamp_min(1)
     return {**columns, "advantage": (a - mean) / (var.sqrt() + eps) * own}
+
+
+@part(state=lambda: {"weight": torch.zeros(()), "mean": torch.zeros(()), "square": torch.zeros(())})
+def ewma_standardized(
+    state: State, seq: Sequences, /, inner: Part[[Sequences], Any] = gae(), com: float = 2.0,
+    eps: float = 1e-8,
+) -> tuple[dict[str, Tensor], State]:  # fmt: skip
+    """Another advantage, shifted and scaled by moments that are averaged over batches with weights
+    b^age times the decisions of a batch, b = com / (1 + com): what a batch lacks in size its
+    predecessors make up for.
+
+    "Batch size-invariance for policy optimization" (2021).
+    """
+    columns = inner(seq)
+    columns = columns if isinstance(columns, dict) else {"advantage": columns}
+    a, own = columns["advantage"], decided(seq.mask)
+    before = state["weight"] * (com / (1.0 + com))
+    weight = before + total(own.sum())
+    mean = (before * state["mean"] + total((a * own).sum())) / weight.clamp_min(1e-8)
+    square = (before * state["square"] + total((a.square() * own).sum())) / weight.clamp_min(1e-8)
+    spread = (square - mean.square()).clamp_min(0.0).sqrt()
+    out = {**columns, "advantage": (a - mean) / (spread + eps) * own}
+    return out, {"weight": weight, "mean": mean, "square": square}
 
 
 @part

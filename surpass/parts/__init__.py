@@ -17,7 +17,9 @@ back second.
 
 from surpass.parts.part import (
     PARTS,
+    Evaluate,
     Nets,
+    Node,
     Part,
     State,
     Value,
@@ -34,7 +36,7 @@ from surpass.parts.stored import from_json, to_json
 from surpass.parts.trees import leaves, needs_of, schedules, set_at
 
 __all__ = [
-    "PARTS", "Nets", "Number", "Part", "Schedule", "State", "Value", "as_part", "by_source",
-    "constant", "cosine", "describe", "from_json", "initial_state", "leaves", "linear", "needs_of",
-    "part", "run", "schedules", "set_at", "stop", "to_json", "warmup",
+    "PARTS", "Evaluate", "Nets", "Node", "Number", "Part", "Schedule", "State", "Value", "as_part",
+    "by_source", "constant", "cosine", "describe", "from_json", "initial_state", "leaves", "linear",
+    "needs_of", "part", "run", "schedules", "set_at", "stop", "to_json", "warmup",
 ]  # fmt: skip

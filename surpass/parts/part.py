@@ -8,7 +8,17 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+    runtime_checkable,
+)
 
 import torch
 from torch import Tensor
@@ -17,8 +27,9 @@ from surpass.errors import InputError, nearest
 from surpass.parts.schedules import Schedule
 
 __all__ = [
-    "PARTS", "Definition", "Nets", "Part", "State", "Value", "as_part", "by_source", "children",
-    "describe", "initial_state", "known_module", "part", "rebuild", "run", "stop",
+    "PARTS", "Definition", "Evaluate", "Nets", "Node", "Part", "State", "Value", "as_part",
+    "by_source", "children", "describe", "initial_state", "known_module", "part", "rebuild",
+    "run", "stop",
 ]  # fmt: skip
 
 Seen = ParamSpec("Seen")
@@ -258,8 +269,22 @@ def by_source(**parts: Part[Seen, R]) -> Part[Seen, R]:
 Path = tuple[str, ...]
 
 
+class Evaluate(Protocol):
+    """Evaluates one of a node's own parts, which stands under these names, with its state."""
+
+    def __call__(self, tree: Any, seen: tuple[Any, ...], *names: str) -> Any: ...
+
+
+@runtime_checkable
+class Node(Protocol):
+    """What evaluates the parts that it holds itself, in a slot where a part could stand: a
+    dataclass, so that schedules and state are found in it."""
+
+    def evaluate(self, seen: tuple[Any, ...], part: Evaluate) -> Any: ...
+
+
 def run(
-    tree: Part[..., Any],
+    tree: Part[..., Any] | Node,
     seen: tuple[Any, ...],
     *,
     numbers: Mapping[str, Any] | None = None,
@@ -287,6 +312,13 @@ def _evaluate(
     tree: Any, seen: tuple[Any, ...], numbers: Mapping[str, Any], state: Mapping[str, State],
     after: dict[str, State], at: Path,
 ) -> Any:  # fmt: skip
+    if not isinstance(tree, Part) and isinstance(tree, Node):
+
+        def own(held: Any, shown: tuple[Any, ...], *names: str) -> Any:
+            return _evaluate(held, shown, numbers, state, after, (*at, *names))
+
+        return tree.evaluate(seen, own)
+
     def inner(name: str) -> Any:
         return _evaluate(tree.hyper[name], seen, numbers, state, after, (*at, name))
 

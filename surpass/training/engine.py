@@ -402,6 +402,17 @@ class Engine:
         """What a source calls that keeps a batch for several updates, before it makes a new one."""
         self.snapshots.batch_begins(self.state)
 
+    def derived(self, part: Any, record: Any, at: tuple[str, ...]) -> Any:
+        """What a part of nets and a record gives between calls, its state kept in place: columns of
+        a batch that is gone through several times."""
+        numbers = {path: s.at(self.step) for path, s in self._schedules.items()}
+        held = self._part_state(self.state, ".".join(at))
+        value, after = run(part, (self.bank, record), numbers=numbers, state=held, at=at)
+        for path, kept in after.items():
+            for name, tensor in kept.items():
+                self.state[f"part.{path}:{name}"].copy_(tensor)
+        return value
+
     def _judge(self) -> None:
         """Score the nets whose best state is kept, where that is due."""
         for name, net in self.snapshots.to_judge(self.state, self.step).items():

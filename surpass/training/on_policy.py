@@ -9,49 +9,56 @@ anew by a net, which is one decision a sequence and one minibatch a batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from surpass.errors import InputError
-from surpass.forms import Copy, Given, Learner, PolicyGradient, Source, train
+from surpass.forms import Copy, Given, Learner, PolicyGradient, Source, Train
 from surpass.objectives.advantage import with_columns
 from surpass.objectives.ratio import per_decision
 from surpass.objectives.reduce import token_mean
 from surpass.objectives.rows import Rows
 from surpass.objectives.views import Steps
-from surpass.parts import Nets, needs_of, part
+from surpass.parts import Evaluate, Nets, Part, needs_of, part
 from surpass.policies.acting import mean, sampled
 from surpass.policies.stochastic import score, stochastic
 from surpass.training.rollouts import SequenceRows
 
-__all__ = ["batch_columns", "drawn_anew", "lowered", "surrogate", "updates_for"]
+__all__ = ["BatchColumns", "Surrogate", "drawn_anew", "lowered", "updates_for"]
 
 
-@part
-def batch_columns(
-    nets: Nets, seq: Any, /, advantage: Any, signals: tuple[Any, ...] = (), select: Any = None,
-    reference: bool = False, anchor: str = "",
-) -> Any:  # fmt: skip
+@dataclass(frozen=True)
+class BatchColumns:
     """What a policy gradient derives once per batch: `ref_logp`, the signals' columns,
     `anchor_logp`, `advantage` and its further columns; the mask times the selection's weights.
 
-    Args:
+    Attributes:
         anchor: the net at which trust is centered; "" where the loss asks a net that moves.
     """
-    if reference:
-        seq = with_columns(seq, ref_logp=score(nets["reference"], seq.obs, seq.action)[0])
-    for signal in signals:
-        seq = signal(nets, seq)
-    if anchor:
-        seq = with_columns(seq, anchor_logp=score(nets[anchor], seq.obs, seq.action)[0])
-    found = advantage(seq)
-    found = found if isinstance(found, dict) else {"advantage": found}
-    if select is not None:
-        seq = _weighed(seq, select(seq))
-    return with_columns(seq, **found)
+
+    advantage: Part[[Any], Any]
+    signals: tuple[Part[[Nets, Any], Any], ...] = ()
+    select: Part[[Any], Tensor] | None = None
+    reference: bool = False
+    anchor: str = ""
+
+    def evaluate(self, seen: tuple[Any, ...], part: Evaluate) -> Any:
+        """The sequences with their columns."""
+        nets, seq = seen
+        if self.reference:
+            seq = with_columns(seq, ref_logp=score(nets["reference"], seq.obs, seq.action)[0])
+        for i, signal in enumerate(self.signals):
+            seq = part(signal, (nets, seq), "signals", str(i))
+        if self.anchor:
+            seq = with_columns(seq, anchor_logp=score(nets[self.anchor], seq.obs, seq.action)[0])
+        found = part(self.advantage, (seq,), "advantage")
+        found = found if isinstance(found, dict) else {"advantage": found}
+        if self.select is not None:
+            seq = _weighed(seq, part(self.select, (seq,), "select"))
+        return with_columns(seq, **found)
 
 
 def _weighed(seq: Any, weight: Tensor) -> Any:
@@ -78,33 +85,42 @@ def drawn_anew(nets: Nets, rows: Rows, /, by: str = "anchor") -> SequenceRows:
     return SequenceRows({k: v.detach() for k, v in columns.items()}, rows.sources, rows.log)
 
 
-@part
-def surrogate(
-    nets: Nets, seq: Any, /, trust: Any, ratio: Any, reduce: Any, anchor: str = "",
-    policy: str = "policy",
-) -> Tensor:  # fmt: skip
-    """The loss of a policy gradient on a minibatch of sequences."""
-    logp, statistics = score(nets[policy], seq.obs, seq.action, needs_of(trust))
-    extras = {k: v for k, v in seq.extras.items() if k not in ("obs", "action")}
-    if anchor:
-        with torch.no_grad():
-            anchor_logp = score(nets[anchor], seq.obs, seq.action)[0]
-    else:
-        anchor_logp = extras["anchor_logp"]
-    steps = Steps(
-        logp=logp, mask=seq.mask, anchor_logp=anchor_logp, behavior_logp=seq.behavior_logp,
-        ref_logp=extras.get("ref_logp"), advantage=extras["advantage"], group=seq.group,
-        entropy=statistics.get("entropy"), extras={**extras, **statistics},
-    )  # fmt: skip
-    return loss_of(steps, trust, ratio, reduce)
+@dataclass(frozen=True)
+class Surrogate:
+    """The loss of a policy gradient on a minibatch of sequences: ratio, trust and reduction."""
 
+    trust: Part[[Steps], Any]
+    ratio: Part[[Steps], Tensor]
+    reduce: Part[[Steps], Tensor]
+    anchor: str = ""
+    policy: str = "policy"
 
-def loss_of(steps: Steps, trust: Any, ratio: Any, reduce: Any) -> Tensor:
-    """Ratio, trust and reduction, in that order."""
-    steps = steps.filled(log_ratio=ratio(steps))
-    terms = trust(steps)
-    value = terms if isinstance(terms, Tensor) else sum(terms.values())
-    return reduce(steps.filled(loss=value))
+    def evaluate(self, seen: tuple[Any, ...], part: Evaluate) -> Any:
+        """One number; or, where trust gives terms, one of each, for a gradient rule."""
+        nets, seq = seen
+        steps = self.steps(nets, seq)
+        steps = steps.filled(log_ratio=part(self.ratio, (steps,), "ratio"))
+        terms = part(self.trust, (steps,), "trust")
+        if isinstance(terms, Tensor):
+            return part(self.reduce, (steps.filled(loss=terms),), "reduce")
+        return {
+            name: part(self.reduce, (steps.filled(loss=value),), "reduce")
+            for name, value in terms.items()
+        }
+
+    def steps(self, nets: Nets, seq: Any) -> Steps:
+        """What a trust rule sees of the minibatch."""
+        logp, statistics = score(nets[self.policy], seq.obs, seq.action, needs_of(self.trust))
+        extras = {k: v for k, v in seq.extras.items() if k not in ("obs", "action")}
+        if self.anchor:
+            anchor_logp = score(nets[self.anchor], seq.obs, seq.action)[0].detach()
+        else:
+            anchor_logp = extras["anchor_logp"]
+        return Steps(
+            logp=logp, mask=seq.mask, anchor_logp=anchor_logp, behavior_logp=seq.behavior_logp,
+            ref_logp=extras.get("ref_logp"), advantage=extras["advantage"], group=seq.group,
+            entropy=statistics.get("entropy"), extras={**extras, **statistics},
+        )  # fmt: skip
 
 
 def lowered(
@@ -132,18 +148,18 @@ def lowered(
     moving = anew or not each
     if moving:
         nets["anchor"] = form.anchor
-    derive = batch_columns(
+    derive = BatchColumns(
         advantage=form.advantage, signals=form.signals, select=form.select,
         reference="reference" in nets, anchor="" if moving else "policy",
     )  # fmt: skip
-    loss = surrogate(
+    loss = Surrogate(
         trust=form.trust, ratio=form.ratio or per_decision(), reduce=form.reduce or token_mean(),
         anchor="anchor" if moving else "",
     )  # fmt: skip
     source, prepare = _source(form, derive)
     return Learner(
         nets=nets,
-        update=(train("policy", loss, form.optimizer, gradient=form.gradient), *form.also),
+        update=(Train(("policy",), loss, form.optimizer, form.gradient), *form.also),
         act=mean("policy"),
         explore=sampled("behavior" if "behavior" in nets else "policy"),
         source=source,

@@ -17,7 +17,6 @@ from surpass.data.records import Sequences
 from surpass.errors import InputError
 from surpass.forms import Source, Spaces
 from surpass.objectives.rows import Rows
-from surpass.parts import run
 from surpass.training.collecting import Collector
 from surpass.training.streams import Tables, opens
 
@@ -148,10 +147,8 @@ class RolloutStream:
     def _collect(self) -> None:
         self.engine.batch_begins()
         seq = self._rollout()
-        now = {path: s.at(self.engine.step) for path, s in self.engine._schedules.items()}
         for i, derive in enumerate(self.then):
-            at = ("source", "options", "then", str(i))
-            seq, _ = run(derive, (self.engine.bank, seq), numbers=now, at=at)
+            seq = self.engine.derived(derive, seq, ("source", "options", "then", str(i)))
         self._fill(seq)
         self.batches += 1
 

@@ -17,6 +17,7 @@ from surpass.methods.online.policy_gradients import ppo
 from surpass.methods.rlvr.policy_gradients import dapo, dr_grpo, grpo, gspo, reinforce, rloo
 from surpass.objectives.greedy import best_action, lambda_returns, truncated_atoms
 from surpass.objectives.rows import Rows
+from surpass.parts import run
 from surpass.policies.token_logps import TokenStats
 from surpass.tasks.catalog import TabularTask, task
 from surpass.tasks.recording import record
@@ -129,7 +130,7 @@ def test_control_and_tokens_have_one_loss():
     columns["advantage"] = torch.randn(6, 5)
     group = torch.arange(6) // 3
     rows = SequenceRows({"obs": obs, "action": action, "mask": mask, "group": group, **columns})
-    ours = learner.update[0].loss(bank, rows)
+    ours = run(learner.update[0].loss, (bank, rows))[0]
     logp = bank.policy.logits(obs.flatten(0, 1)).gather(-1, action.reshape(-1, 1)).reshape(6, 5)
     seq = Sequences(action=action, mask=mask, group=group,
                     behavior_logp=columns["behavior_logp"], batch_size=[6])  # fmt: skip
@@ -153,7 +154,7 @@ def test_the_first_update_of_ppo_and_of_an_unclipped_ratio_is_that_of_the_policy
     parameters = list(engine.bank.policy.parameters())
     for p in parameters:
         p.requires_grad_(True)
-    loss = form.update[0].loss(engine.bank, rows)
+    loss = run(form.update[0].loss, (engine.bank, rows))[0]
     plain = -(rows.advantage * engine.bank.policy.logp(rows.obs[:, 0], rows.action[:, 0])[:, None])
     for a, b in zip(torch.autograd.grad(loss, parameters),
                     torch.autograd.grad(plain.mean(), parameters), strict=True):  # fmt: skip
