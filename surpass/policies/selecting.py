@@ -16,7 +16,14 @@ from surpass.forms import Policy
 from surpass.parts import Nets, Part, part
 from surpass.policies.acting import NetPolicy
 
-__all__ = ["expectile_weight", "exponential_weight", "picked", "quantile_weight", "reweighted"]
+__all__ = [
+    "decoded",
+    "expectile_weight",
+    "exponential_weight",
+    "picked",
+    "quantile_weight",
+    "reweighted",
+]
 
 
 @part
@@ -60,5 +67,23 @@ def reweighted(
         u = nets[q](obs, action).amin(0) - nets[v](obs).amin(0)
         chosen = torch.multinomial(weight(u).T, 1)[:, 0]
         return picked(action, chosen), None
+
+    return NetPolicy(choose)
+
+
+@part
+def decoded(
+    nets: Nets, roles: Any, /, bound: float = 1.5, draw: bool = False, pi: str = "pi",
+    base: str = "base",
+) -> Policy:  # fmt: skip
+    """The action that the frozen net `base` makes of noise bound * u, u the policy's mean (or a
+    `draw` from it).
+
+    Steering Your Diffusion Policy with Latent Space Reinforcement Learning (2025).
+    """
+
+    def choose(obs: Tensor) -> tuple[Tensor, None]:
+        noise = nets[pi].sample(obs)[0] if draw else nets[pi](obs)
+        return nets[base].decode(obs, bound * noise), None
 
     return NetPolicy(choose)

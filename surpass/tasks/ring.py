@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surpass.data.records import About, Transitions
+from surpass.tasks.protocol import Spaces, State, Step
 
 __all__ = ["Ring"]
 
@@ -76,3 +77,30 @@ class Ring:
     def contexts(self, n: int = 1_000) -> Float[Tensor, "n 1"]:
         """Evenly spaced contexts, for measuring."""
         return ((torch.arange(n) + 0.5) / n * 2 - 1)[:, None]
+
+    # ------------------------------------------------------------------------------------------
+    # to act in (as the simulator of a `ControlTask`): episodes of one step
+
+    @property
+    def spaces(self) -> Spaces:
+        """One number in, two out."""
+        return Spaces(1, action_dim=2, low=(-1.0, -1.0), high=(1.0, 1.0), horizon=1)
+
+    @property
+    def noise_dim(self) -> int:
+        """One uniform number a step, for the reward."""
+        return 1
+
+    def reset(self, n: int, generator: torch.Generator | None = None) -> tuple[State, Tensor]:
+        """Fresh contexts."""
+        context = 2 * torch.rand(n, 1, generator=generator) - 1
+        return {"context": context}, context
+
+    def step(self, state: State, action: Tensor, noise: Tensor | None = None) -> Step:
+        """The reward of an action; the episode terminates."""
+        assert noise is not None, "rewards need noise"
+        context = state["context"]
+        shock = torch.special.ndtri(noise[:, 0].clamp(1e-6, 1 - 1e-6))
+        reward = self.worth(context, action) + self.noise * shock
+        ended = torch.ones(len(action), dtype=torch.bool)
+        return Step(state, context, reward, ended, ~ended)

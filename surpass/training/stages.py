@@ -28,6 +28,7 @@ from surpass.forms import (
     Spaces,
     Stage,
     Stages,
+    Transform,
 )
 from surpass.parts import State, initial_state, run
 from surpass.policies.acting import InEnvironment, mean, sampled
@@ -39,10 +40,10 @@ __all__ = ["Leg", "Watch", "collect", "gather", "last_learner", "legs_of"]
 
 @dataclass(frozen=True)
 class Leg:
-    """A learner for some updates, or until a monitor's alarm; or episodes to collect (`steps` 0).
-    `roles` are handed in for this leg only."""
+    """A learner for some updates, or until a monitor's alarm; or episodes to collect, or a role to
+    transform (`steps` 0). `roles` are handed in for this leg only."""
 
-    do: Learner | Collect
+    do: Learner | Collect | Transform
     steps: int = 0
     until: Monitor | None = None
     roles: Mapping[str, Any] = field(default_factory=dict)
@@ -79,10 +80,14 @@ def legs_of(
                 )
             legs.append(Leg(stage.do, roles=own))
             continue
-        learner = _learner(stage.do, roles, known)
-        known = dict(learner.nets)
-        legs.append(Leg(learner, _updates(learner, round(stage.steps * share), form), stage.until,
-                        own))  # fmt: skip
+        fit = stage.do.fit if isinstance(stage.do, Transform) else stage.do
+        if fit is not None:
+            learner = _learner(fit, roles, known)
+            known = dict(learner.nets)
+            updates = _updates(learner, round(stage.steps * share), form)
+            legs.append(Leg(learner, updates, stage.until, own))
+        if isinstance(stage.do, Transform):
+            legs.append(Leg(stage.do, roles=own))
     return legs
 
 

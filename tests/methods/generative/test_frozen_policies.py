@@ -1,0 +1,85 @@
+"""Recipes around a frozen policy: what they may move, what they hand back, where they end."""
+
+import pytest
+import torch
+from torch import nn
+
+from surpass.errors import InputError
+from surpass.forms import Spaces
+from surpass.registry import recipe
+from surpass.tasks.catalog import ControlTask
+from surpass.tasks.protocol import Step
+from surpass.training.run import load_trained, train
+
+
+class Aim:
+    """One decision: reward -(a - 0.6)^2."""
+
+    spaces = Spaces(1, 1, 0, (-1.0,), (1.0,), horizon=1)
+    noise_dim = 0
+
+    def reset(self, n, generator=None):
+        return {"x": torch.zeros(n, 1)}, torch.zeros(n, 1)
+
+    def step(self, state, action, noise=None):
+        ended = torch.ones(len(action), dtype=torch.bool)
+        return Step(state, state["x"], -(action[:, 0] - 0.6).square(), ended, ~ended)
+
+
+AIM = ControlTask("aim", "one number to find", Aim())
+
+
+class Half(nn.Module):
+    """G(s, w) = w / 2; proposes 0.4."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def decode(self, obs, noise):
+        return self.scale * noise
+
+    def sample(self, obs):
+        return torch.full((len(obs), 1), 0.4), None
+
+
+QUICK = {"hidden": (16, 16), "envs": 8, "lr": 1e-2}
+
+
+@pytest.mark.parametrize(
+    "key, hyper, steps",
+    [
+        ("dsrl", {"warm": 64, "per_step": 0.25, "batch": 64, "distill": 2}, 900),
+        ("dsrl:sac", {"warm": 64, "per_step": 0.25, "batch": 64}, 400),
+    ],
+)
+def test_noise_is_found_whose_action_is_best(key, hyper, steps):
+    """a = w / 2, |w| <= 1.5: w = 1.2 gives 0.6; the base stays as it is."""
+    base = Half()
+    form = recipe(key)(**QUICK, **hyper)
+    trained = train(form, task=AIM, base=base, steps=steps, seed=0, compile=False)
+    assert trained.predict([[0.0]])[0, 0] == pytest.approx(0.6, abs=0.15)
+    assert base.scale.item() == 0.5
+
+
+def test_a_correction_moves_a_frozen_policy_as_far_as_its_scale(tmp_path):
+    """0.4 + 0.1 rho, |rho| <= 1: 0.5 is the nearest to 0.6."""
+    base = Half()
+    form = recipe("resip")(scale=0.1, horizon=16, epochs=4, minibatches=2, **QUICK)
+    trained = train(form, task=AIM, base=base, steps=4_000, seed=0, compile=False, out=tmp_path)
+    assert trained.predict([[0.0]])[0, 0] == pytest.approx(0.5, abs=0.02)
+    again = load_trained(tmp_path, task=AIM, base=base)
+    assert again.predict([[0.0]])[0, 0] == pytest.approx(float(trained.predict([[0.0]])[0, 0]))
+
+
+def test_a_missing_base_is_named():
+    with pytest.raises(InputError, match="needs a net called 'base'"):
+        train(recipe("resip")(), task=AIM, steps=10)
+    with pytest.raises(InputError, match="'base'"):
+        train(recipe("dsrl")(), task=AIM, steps=10)
+
+
+def test_sac_flow_finds_the_best_action():
+    form = recipe("sac-flow")(steps=2, warm=64, batch=64, width=16, **QUICK)
+    trained = train(form, task=AIM, steps=500, seed=0, compile=False)
+    assert trained.predict([[0.0]])[0, 0] == pytest.approx(0.6, abs=0.15)
