@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from surpass.forms import Acted, Policy, Spaces
 from surpass.parts import Nets, part
 
-__all__ = ["InEnvironment", "NetPolicy", "best_of", "greedy", "mean", "noisy", "sampled"]
+__all__ = [
+    "InEnvironment",
+    "NetPolicy",
+    "best_joint",
+    "best_of",
+    "greedy",
+    "mean",
+    "noisy",
+    "sampled",
+]
 
 
 class NetPolicy:
@@ -61,6 +70,12 @@ def noisy(nets: Nets, roles: Any, /, scale: float = 0.1, pi: str = "pi") -> Poli
 def greedy(nets: Nets, roles: Any, /, q: str = "q") -> Policy:
     """The discrete action of the largest value, averaged over the ensemble."""
     return NetPolicy(lambda obs: (nets[q].all(obs).mean(0).argmax(-1), None))
+
+
+@part
+def best_joint(nets: Nets, roles: Any, /, q: str = "q") -> Policy:
+    """The best joint action of several agents, each its own best."""
+    return NetPolicy(lambda obs: (nets[q].greedy(obs), None))
 
 
 @part

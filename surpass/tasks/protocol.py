@@ -205,7 +205,10 @@ class Batched:
         return Stepped(obs, after.reward, after.terminated, after.truncated, after.obs)
 
     def _check(self, action: Tensor) -> None:
-        wanted = (self.n,) if self.spaces.discrete else (self.n, self.spaces.action_dim)
+        wanted: tuple[int, ...] = (self.n, self.spaces.action_dim)
+        if self.spaces.discrete:
+            agents = self.spaces.extras.get("agents", 0)
+            wanted = (self.n, agents) if agents else (self.n,)
         if tuple(action.shape) != wanted:
             raise InputError(f"actions of shape {wanted} expected, got {tuple(action.shape)}")
         if self.spaces.discrete == action.is_floating_point():

@@ -78,7 +78,8 @@ def spaces_of(log: Transitions) -> Spaces:
                 f"action {seen - 1} in row {int(log.action.argmax())} is none of the "
                 f"{known} actions (0 .. {known - 1})"
             )
-        return Spaces(obs_dim, n_actions=known or seen)
+        many = {"agents": log.action.shape[1]} if log.action.dim() == 2 else {}
+        return Spaces(obs_dim, n_actions=known or seen, extras=many)
     if log.action.dim() != 2:
         raise InputError(
             f"continuous actions have shape [rows, dimensions], not {list(log.action.shape)}; "

@@ -1,0 +1,1 @@
+"""Methods for other settings: constraints, many agents, many tasks, rewards that come later."""
