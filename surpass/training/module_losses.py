@@ -2,8 +2,9 @@
 functions of the log-probs of a batch.
 
 Each function here gives a closure from `TokenStats` of all rows to a scalar, which
-`pieces.backward`
-differentiates; what is worth logging is written into `notes`.
+`pieces.backward` differentiates; or, where the form has a gradient rule, to scalars by name. What
+is
+worth logging is written into `notes`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def rows_of(steps: Steps, index: Tensor | slice) -> Steps:
 def gradient_loss(
     form: PolicyGradient, seq: Sequences, columns: Mapping[str, Any], running: Running,
     sources: tuple[str, ...] = ("own",),
-) -> Callable[[TokenStats], Tensor]:  # fmt: skip
+) -> Callable[[TokenStats], Any]:  # fmt: skip
     """The loss of a policy gradient on a (mini)batch.
 
     Args:
@@ -66,7 +67,7 @@ def gradient_loss(
             columns for `Steps.extras`.
     """
 
-    def loss(stats: TokenStats) -> Tensor:
+    def loss(stats: TokenStats) -> Any:
         named = {k: columns[k] for k in ("advantage", "ref_logp") if columns.get(k) is not None}
         anchor = columns.get("anchor_logp")
         anchor = stats.logp.detach() if anchor is None else anchor
@@ -77,12 +78,23 @@ def gradient_loss(
             log_ratio=running.part(form.ratio or per_decision(), (steps,), "ratio")
         )
         terms = running.part(form.trust, (steps,), "trust")
-        value = terms if isinstance(terms, Tensor) else sum(terms.values())
-        steps = steps.filled(loss=value)
         _note(running.notes, steps)
-        return running.part(form.reduce or token_mean(), (steps,), "reduce")
+
+        def reduced(value: Tensor) -> Tensor:
+            filled = (steps.filled(loss=value),)
+            return running.part(form.reduce or token_mean(), filled, "reduce")
+
+        return in_terms(terms, reduced, form.gradient is not None)
 
     return loss
+
+
+def in_terms(value: Any, reduced: Callable[[Tensor], Tensor], apart: bool) -> Any:
+    """A loss, or its named terms, as one number; `apart`: as one number for each term."""
+    terms = {"loss": value} if isinstance(value, Tensor) else value
+    if apart:
+        return {name: reduced(term) for name, term in terms.items()}
+    return reduced(sum(terms.values(), torch.zeros_like(next(iter(terms.values())))))
 
 
 @torch.no_grad()
@@ -113,7 +125,7 @@ def _side(form: Pairwise | Scored, steps: Steps, running: Running, reward: Any) 
 def pair_loss(
     form: Pairwise, both: Sequences, ref_logp: Tensor | None, weight: Tensor | None,
     running: Running, reward: Tensor | None = None,
-) -> Callable[[TokenStats], Tensor]:  # fmt: skip
+) -> Callable[[TokenStats], Any]:  # fmt: skip
     """The loss of a preference method; `both` holds the chosen rows, then the rejected ones.
 
     Args:
@@ -122,7 +134,7 @@ def pair_loss(
     """
     n = len(both) // 2
 
-    def loss(stats: TokenStats) -> Tensor:
+    def loss(stats: TokenStats) -> Any:
         steps = steps_of(both, stats, ref_logp=ref_logp)
         halves = [
             _side(form, rows_of(steps, half), running, None if reward is None else reward[half])
@@ -139,7 +151,7 @@ def pair_loss(
                 notes["rejected"] = float(sides.rejected.delta.mean())
             else:
                 notes["accuracy"] = float((reward[:n] > reward[n:]).float().mean())
-        return weighted_mean(rows, weight)
+        return in_terms(rows, lambda v: weighted_mean(v, weight), form.gradient is not None)
 
     return loss
 
@@ -147,16 +159,16 @@ def pair_loss(
 def scored_loss(
     form: Scored, seq: Sequences, ref_logp: Tensor | None, running: Running,
     extras: Mapping[str, Tensor],
-) -> Callable[[TokenStats], Tensor]:  # fmt: skip
+) -> Callable[[TokenStats], Any]:  # fmt: skip
     """The loss on scored sequences."""
 
-    def loss(stats: TokenStats) -> Tensor:
+    def loss(stats: TokenStats) -> Any:
         steps = steps_of(seq, stats, ref_logp=ref_logp)
         steps = steps.filled(extras={**steps.extras, **extras})
         reward = seq.total if seq.reward is not None else None
         side = _side(form, steps, running, reward)
         rows = running.part(form.loss, (side,), "loss")
         running.notes["delta"] = float(side.delta.detach().mean())
-        return weighted_mean(rows)
+        return in_terms(rows, weighted_mean, form.gradient is not None)
 
     return loss

@@ -21,6 +21,7 @@ from surpass.objectives.ratio import summed
 from surpass.parts import Part, Schedule, initial_state, needs_of, schedules
 from surpass.policies.language import LanguagePolicy, steps_of
 from surpass.policies.token_logps import TokenStats
+from surpass.training.module_descent import ModuleDescent, descent_of, descent_of_terms
 from surpass.training.module_losses import Running, gradient_loss, pair_loss, scored_loss
 from surpass.training.pieces import backward, joined, score_all, trimmed
 from surpass.training.references import Stored, Twin, twin
@@ -98,11 +99,6 @@ class ModuleTrainer:
         self, form: LanguageForm, policy: LanguagePolicy, stream: Any, *, seed: int = 0,
         piece: int | None = None, roles: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        if form.gradient is not None:
-            raise InputError(
-                f"the gradient rule {form.gradient!r} is not run on language models yet; "
-                "a plain sum of gradients would be another method, so none is trained"
-            )
         self.form, self.policy, self.stream = form, policy, stream
         self.piece = piece or 1 << 30
         self.step = 0
@@ -178,6 +174,21 @@ class ModuleTrainer:
         self.step += 1
         return {**self.running.notes, **batch.notes, **notes}
 
+    def _descend(
+        self, form: LanguageForm, seq: Sequences, loss: Any, known: TokenStats | None = None
+    ) -> Tensor:
+        """The gradient of a batch, by the form's rule where it has one; gives the loss."""
+        if form.gradient is None:
+            return backward(self.policy, seq, loss, self.piece, self.needs, known)
+        seen = descent_of(self.policy, seq, loss, self.piece, self.needs, known)
+        return self._ruled(form, seen)
+
+    def _ruled(self, form: LanguageForm, seen: ModuleDescent) -> Tensor:
+        found = self.running.part(form.gradient, (seen,), "gradient")  # type: ignore[arg-type]
+        for name, parameter in seen.parameters.items():
+            parameter.grad = found[name]
+        return torch.stack(list(seen.terms.values())).sum()
+
     def _finish(self, loss: Tensor) -> dict[str, float]:
         value = float(loss)
         if not math.isfinite(value):
@@ -218,13 +229,15 @@ class ModuleTrainer:
             return self._score(form, both, pairs.weight)
         ref = self._reference(both, batch, ("chosen", "rejected")) if form.nets else None
         loss = pair_loss(form, both, ref, pairs.weight, self.running)
-        value = backward(self.policy, both, loss, self.piece, self.needs)
+        value = self._descend(form, both, loss)
         return {**self._finish(value), "length": float(both.length.mean())}
 
     def _score(self, form: Pairwise, both: Sequences, weight: Tensor | None) -> dict[str, float]:
         reward = self.nets["reward"](both)
         empty = TokenStats(torch.zeros_like(both.mask))
         loss = pair_loss(form, both, None, weight, self.running, reward)(empty)
+        if form.gradient is not None:
+            return self._finish(self._ruled(form, descent_of_terms(loss, self.nets["reward"])))
         loss.backward()
         return self._finish(loss.detach())
 
@@ -236,7 +249,7 @@ class ModuleTrainer:
         if "mismatched" in self.needs:
             extras["mismatched"] = self._mismatched(form, seq)
         loss = scored_loss(form, seq, ref, self.running, extras)
-        value = backward(self.policy, seq, loss, self.piece, self.needs)
+        value = self._descend(form, seq, loss)
         return {**self._finish(value), "length": float(seq.length.mean())}
 
     def _mismatched(self, form: Scored, seq: Sequences) -> Tensor:
@@ -322,7 +335,7 @@ class ModuleTrainer:
         if index is not None:
             seq, columns = seq[index], {k: v[index] for k, v in columns.items()}
         loss = gradient_loss(form, seq, columns, self.running, batch.sources)
-        value = backward(self.policy, seq, loss, self.piece, self.needs, known)
+        value = self._descend(form, seq, loss, known)
         notes = self._finish(value)
         for i, step in enumerate(form.also):
             if isinstance(step, Train):

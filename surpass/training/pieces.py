@@ -18,7 +18,7 @@ from surpass.data.records import Sequences
 from surpass.policies.language import LanguagePolicy, attended
 from surpass.policies.token_logps import TokenStats
 
-__all__ = ["backward", "joined", "pieces_of", "score_all", "slice_rows"]
+__all__ = ["backward", "joined", "leaves_of", "pieces_of", "score_all", "slice_rows"]
 
 Loss = Callable[[TokenStats], Tensor]
 
@@ -54,6 +54,14 @@ def score_all(
     )
 
 
+def leaves_of(stats: TokenStats) -> TokenStats:
+    """The same numbers, with respect to which a loss can be differentiated."""
+    return TokenStats(
+        stats.logp.detach().requires_grad_(),
+        {k: v.detach().requires_grad_() for k, v in stats.statistics.items()},
+    )
+
+
 def backward(
     policy: LanguagePolicy, seq: Sequences, loss: Loss, size: int, needs: tuple[Any, ...] = (),
     known: TokenStats | None = None,
@@ -69,11 +77,7 @@ def backward(
         value = loss(policy.score(seq, needs))
         value.backward()
         return value.detach()
-    stats = known if known is not None else score_all(policy, seq, size, needs)
-    leaves = TokenStats(
-        stats.logp.detach().requires_grad_(),
-        {k: v.detach().requires_grad_() for k, v in stats.statistics.items()},
-    )
+    leaves = leaves_of(known if known is not None else score_all(policy, seq, size, needs))
     value = loss(leaves)
     names = list(leaves.statistics)
     targets = [leaves.logp, *(leaves.statistics[n] for n in names)]
