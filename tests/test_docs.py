@@ -34,7 +34,7 @@ def test_the_tour_runs_as_written(tmp_path, capsys):
 def test_the_control_page_runs_as_written(tmp_path, capsys, monkeypatch):
     names: dict = {}
     blocks = BLOCK.findall((ROOT / "docs" / "control.md").read_text(encoding="utf-8"))
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     monkeypatch.chdir(tmp_path)
     for block in blocks:
         exec(compile(block, "docs/control.md", "exec"), names)

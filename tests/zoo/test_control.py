@@ -5,6 +5,9 @@ import math
 import pytest
 import torch
 
+from surpass.cli import main
+from surpass.errors import InputError
+from surpass.evaluation.rollouts import roll_out
 from surpass.methods.online.policy_gradients import ppo
 from surpass.tasks.catalog import normalized
 from surpass.zoo import control
@@ -30,13 +33,73 @@ def test_the_logs_of_point_are_ordered_as_their_names_say(tmp_path):
     )
 
 
-def test_a_school_s_logs_have_exact_propensities(tmp_path, monkeypatch):
-    quick = control.School(
+@pytest.fixture
+def quick(monkeypatch):
+    """A school of cart-pole that takes a second."""
+    school = control.School(
         "cart-pole", lambda: ppo(envs=16, horizon=32, epochs=4, minibatches=1, lr=1e-2,
-                                 hidden=(16,)), 16 * 32 * 12, 12, 600, 0.1,
+                                 hidden=(16,)), 16 * 32 * 12, 12, 600, 0.1, 128,
     )  # fmt: skip
     items()
-    monkeypatch.setitem(control.SCHOOLS, "cart-pole", quick)
+    monkeypatch.setitem(control.SCHOOLS, "cart-pole", school)
+
+
+def test_a_school_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch, quick):
+    zoo, played = Zoo(folder=tmp_path), []
+
+    def stopping(policy, task, episodes):
+        if len(played) == 2:
+            played.append("stop")
+            raise KeyboardInterrupt
+        played.append(policy)
+        return roll_out(policy, task, 8)
+
+    monkeypatch.setattr(control, "roll_out", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.build("cart-pole-policies")
+    assert not zoo.has("cart-pole-policies") and zoo.workshop("cart-pole-policies").is_dir()
+    zoo.build("cart-pole-policies")
+    steps = [f["step"] for f in zoo.provenance("cart-pole-policies")["made"]["snapshots"]]
+    assert steps == [12, 24, 36, 48]
+    # two before the stop; then one after it, the one it left unjudged, random, medium and expert
+    assert len(played) == 3 + 1 + 1 + 3 and not zoo.workshop("cart-pole-policies").exists()
+    files = zoo.provenance("cart-pole-policies")["files"]
+    assert "step48/policy.safetensors" in files
+    changed = zoo.place("cart-pole-policies") / "step48" / "policy.safetensors"
+    changed.write_bytes(changed.read_bytes() + b" ")
+    with pytest.raises(InputError, match="build it again"):
+        zoo("cart-pole-policies")
+
+
+def test_policies_are_named_as_their_logs(tmp_path, quick):
+    zoo = Zoo(folder=tmp_path)
+    held = zoo("cart-pole-policies")
+    obs = torch.randn(20, 4)
+    for which in ("medium", "expert"):
+        named = control.named_policy(f"cart-pole-{which}", zoo)
+        assert (named.predict(obs) == held[which].predict(obs)).all()
+    first = control.named_policy("cart-pole-policies/step12", zoo)
+    assert (first.predict(obs) == held["step12"].predict(obs)).all()
+    assert control.named_policy("cart-pole-mixed", zoo) is None
+    assert control.named_policy("no-such-thing", zoo) is None
+    with pytest.raises(InputError, match="step12"):
+        control.named_policy("cart-pole-policies/step13", zoo)
+
+
+def test_zoo_build_wants_a_name_and_builds_the_small_set(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["zoo", "build"]) == 2
+    assert "--all or --small" in capsys.readouterr().err
+    assert main(["zoo", "build", "point-randm"]) == 2
+    assert "did you mean 'point-random'" in capsys.readouterr().err
+    assert main(["zoo", "build", "point-random"]) == 0
+    assert Zoo().has("point-random")
+    small = {name for name, entry in items().items() if entry.small}
+    assert {"point-medium-replay", "pendulum-medium-replay", "pendulum-policies"} <= small
+    assert sum(items()[name].minutes for name in small) < 1.0
+
+
+def test_a_school_s_logs_have_exact_propensities(tmp_path, quick):
     zoo = Zoo(folder=tmp_path)
     policies = zoo("cart-pole-policies")
     note = zoo.provenance("cart-pole-policies")["made"]
