@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from surpass.data import open_log as open_log
     from surpass.evaluation.policies import evaluate as evaluate
     from surpass.improve.job import improve as improve
+    from surpass.serve.monitoring import monitor as monitor
     from surpass.training.opening import load as load
     from surpass.training.run import train as train
 
@@ -24,6 +25,7 @@ _CALLS = {
     "train": "surpass.training.run",
     "load": "surpass.training.opening",
     "open_log": "surpass.data",
+    "monitor": "surpass.serve.monitoring",
     "InputError": "surpass.errors",
     "MissingExtra": "surpass.errors",
 }

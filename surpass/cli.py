@@ -40,6 +40,7 @@ def improve(
     position: Column = None,
     group: Column = None,
     cost: Column = None,
+    instrument: Column = None,
     available: Column = None,
     row_id: Column = None,
     actions: Annotated[str | None, arg(metavar="A,B,C")] = None,
@@ -102,6 +103,8 @@ def improve(
         group: Rows with one value of it (a user, a session) count as one unit; none if a guess
             is wrong.
         cost: A column of costs, reported beside the reward.
+        instrument: A column of 0 and 1 that moved the action and touches the reward through it
+            only.
         available: A list column of the actions that were on offer.
         row_id: A column that identifies rows, so that duplicates are refused; none if there is
             none.
@@ -119,7 +122,8 @@ def improve(
         columns: With --model: where what stands, as in prompt=question,answer=solution.
         samples: With --model: answers of each model to each held-out prompt.
         horizon: With --model: most tokens of an answer.
-        steps: With --model: updates of each recipe.
+        steps: For trajectories and with --model: updates of each recipe; few on small logs by
+            default.
         lora: With --model: train adapters of this rank instead of all weights.
         propensity_model: logged, or fitted where the logged propensities are wrong; the claim then
             rests on the fitted model.
@@ -142,7 +146,6 @@ def improve(
             "columns": _mapping(columns),
             "samples": samples,
             "horizon": horizon,
-            "steps": steps,
             "lora": lora,
         },
         columns={
@@ -156,6 +159,7 @@ def improve(
                 "position": position,
                 "group": group,
                 "cost": cost,
+                "instrument": instrument,
                 "available": available,
                 "row_id": row_id,
                 "actions": actions,
@@ -172,6 +176,7 @@ def improve(
             "winsorize": winsorize,
             "accept_estimated_behavior": accept_estimated_behavior,
             "propensity_model": propensity_model,
+            "steps": steps,
         },
     )
 
@@ -449,6 +454,71 @@ def serve(
     )
 
 
+def monitor(
+    logs: Annotated[Positional[str], arg(metavar="LOGS")],
+    /,
+    *,
+    watch: str = "auto",
+    anchor: Annotated[str | None, arg(metavar="LOGS")] = None,
+    policy: Annotated[str | None, arg(metavar="POLICY")] = None,
+    every: int | None = None,
+    text: Column = None,
+    group: Column = None,
+    reward: Column = None,
+    action: Column = None,
+    time: Column = None,
+    context: Annotated[str | None, arg(metavar="A,B,C")] = None,
+    set: Annotated[list[str], arg(metavar="NAME=VALUE")] = [],  # noqa: B006
+    table: bool = False,
+    as_json: Annotated[bool, arg(name="json")] = False,
+) -> None:
+    """Say when a log or a stream changed, what changed, and how sure that is.
+
+    In Python: surpass.monitor(logs).
+
+    Try: surpass monitor decisions
+
+    Or: surpass monitor tickets.jsonl --text message
+
+    Or: surpass monitor decisions --policy candidate
+
+    Args:
+        logs: What is watched, such as the folder of `surpass serve`; - reads texts (or JSON lines)
+            from standard input.
+        watch: text-drift (texts, or contexts), feamoe (fairness and errors), gate (may the policy
+            be promoted?), goodhart-rl (when to stop optimizing); chosen by what is given.
+        anchor: Data that were in order; the first 30 % of the log by default.
+        policy: The candidate, for the gate.
+        every: Rows of a batch.
+        text: The column of texts.
+        group: The column of two groups, for feamoe.
+        reward: The column of the reward.
+        action: The column of the action.
+        time: The column of the time.
+        context: The context columns.
+        set: Options of the monitor, as in --set run_length=200.
+        table: Print a line for every batch.
+        as_json: Print JSON.
+    """
+    from surpass.serve.monitoring_command import run
+
+    named = {"group": group, "reward": reward, "action": action, "time": time}
+    if context is not None:
+        named["context"] = context
+    run(
+        logs,
+        watch=watch,
+        anchor=anchor,
+        policy=policy,
+        every=every,
+        text=text,
+        settings=set,
+        columns={k: v for k, v in named.items() if v is not None},
+        as_json=as_json,
+        full=table,
+    )
+
+
 def tasks(action: Annotated[Positional[Literal["list"]], arg(metavar="list")] = "list", /) -> None:
     """Problems with known answers: batched environments, tabular models, toy languages."""
     from surpass.tasks.catalog import tasks as known
@@ -517,6 +587,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "evidence": evidence,
     "serve": serve,
+    "monitor": monitor,
     "tasks": tasks,
     "zoo": zoo,
 }

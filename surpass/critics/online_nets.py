@@ -15,6 +15,8 @@ from surpass.forms import Outlook
 
 __all__ = ["OnlineNet"]
 
+CONSTANT = 0.2  # beside contexts of length 1
+
 
 @dataclass(frozen=True)
 class OnlineNet:
@@ -30,7 +32,8 @@ class OnlineNet:
     for "kl" inside a sigmoid; the step goes down the gradient of the mean over s of (y - f_s)^2 /
     2,
     or of the cross-entropy, and back into the ball of `radius` around theta_0 in each layer. No
-    matrix is inverted. Contexts are scaled to unit length beside a constant. `mean` of the outlook
+    matrix is inverted. Contexts are scaled to unit length, beside a constant of 0.2. `mean` of the
+    outlook
     is 1 - prediction.
 
     With `ridge`, `spread` is NeuralUCB's (g' diag(Z)^-1 g)^(1/2), Z = ridge + the sum of squared
@@ -84,7 +87,7 @@ class _OnlineNet:
     def _unit(self, context: Tensor) -> np.ndarray:
         x = context.numpy().astype(np.float32)
         x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-8)
-        return np.concatenate((x, np.ones_like(x[:, :1])), 1) / np.float32(2**0.5)
+        return np.concatenate((x, np.full_like(x[:, :1], CONSTANT)), 1)
 
     def _raw(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Hidden units [A, m] and outputs [A] of one context."""

@@ -26,7 +26,7 @@ def outputs(theta, start, sides, x, actions, m):
 @pytest.mark.parametrize("loss", ["square", "kl"])
 def test_a_step_goes_down_autograds_gradient(loss):
     net = OnlineNet(loss, width=5, rate=0.5, perturbation=0.3).begin(1, 2, 3, 0)
-    x = torch.tensor([0.6, 0.8, 1.0]) / 2**0.5
+    x = torch.tensor([0.6, 0.8, 0.2])
     for reward in (1.0, 0.0):
         theta = torch.from_numpy(net.theta.copy()).requires_grad_()
         start, sides = torch.from_numpy(net.start), torch.from_numpy(net.sides)
@@ -55,7 +55,7 @@ def test_the_ball_holds_each_layer():
 def test_the_spread_is_the_gradients_norm_under_the_diagonal():
     net = OnlineNet("square", width=3, perturbation=0.0, ridge=2.0).begin(1, 2, 2, 0)
     theta = torch.from_numpy(net.theta.copy()).requires_grad_()
-    x = torch.tensor([0.6, 0.8, 1.0]) / 2**0.5
+    x = torch.tensor([0.6, 0.8, 0.2])
     f = outputs(theta, theta.detach(), torch.zeros(1, len(theta)), x, 2, 3)
     (g,) = torch.autograd.grad(f[0, 0], theta)
     spread = net.outlook(X).spread
