@@ -17,6 +17,7 @@ from surpass.data.records import Transitions
 from surpass.errors import InputError
 from surpass.forms import Source, Spaces
 from surpass.objectives.rows import Rows
+from surpass.objectives.trajectory_weights import episode_returns
 
 __all__ = [
     "COLUMNS", "LogStream", "MixedStream", "Stream", "check_transitions", "next_action",
@@ -206,9 +207,11 @@ class LogStream:
     """Batches from a fixed log that lies on the device.
 
     Options of the source: `normalize` (standardize observations by the mean and spread of the log),
-    `reward_scale, reward_shift` (r <- scale r + shift), `gamma` (of derived columns), `n` (of the
-    view "n_step"). Rows are drawn uniformly, or with probability proportional to `weight` where
-    the option `by_weight` is set; without it `weight` multiplies each row's loss.
+    `reward_scale, reward_shift` (r <- scale r + shift; the scale "range" takes the returns of the
+    log's episodes to a range of 1000), `gamma` (of derived columns), `n` (of the view "n_step").
+    Rows are drawn uniformly, with probability proportional to what a part `weigh` says of the log,
+    or to `weight` where the option `by_weight` is set; without it `weight` multiplies each row's
+    loss.
     """
 
     names: tuple[str, ...] = ("log",)
@@ -228,7 +231,7 @@ class LogStream:
         options = source.options
         log = log.to(device)
         self.mean, self.std = self._statistics(log) if options.get("normalize") else (None, None)
-        reward = log.reward.float() * options.get("reward_scale", 1.0)
+        reward = log.reward.float() * _scale(log, options.get("reward_scale", 1.0))
         tables: Tables = {
             "obs": self._standard(log.obs.reshape(len(log), -1).float()),
             "action": unit_actions(log.action, spaces),
@@ -257,12 +260,14 @@ class LogStream:
         return obs if self.mean is None else (obs - self.mean) / cast(Tensor, self.std)
 
     def _weights(self, log: Transitions, tables: Tables, options: Mapping[str, Any]) -> None:
-        if log.weight is None:
-            return
-        weight = log.weight.float()
-        if options.get("by_weight"):
-            tables["cumulative"] = (weight.double().cumsum(0) / weight.double().sum()).contiguous()
-        else:
+        drawn = log.weight if options.get("by_weight") else None
+        if "weigh" in options:
+            drawn = options["weigh"](log)
+        if drawn is not None:
+            weight = drawn.double()
+            tables["cumulative"] = (weight.cumsum(0) / weight.sum()).contiguous()
+        if log.weight is not None and not options.get("by_weight"):
+            weight = log.weight.float()
             tables["weight"] = weight / weight.mean()
 
     def sample(self, tables: Tables, size: int | None = None) -> Rows:
@@ -303,6 +308,15 @@ class LogStream:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore."""
+
+
+def _scale(log: Transitions, scale: float | str) -> float:
+    """The factor of rewards, or 1000 over the range of the episodes' returns."""
+    if not isinstance(scale, str):
+        return float(scale)
+    returns, _ = episode_returns(log)
+    spread = float(returns.max() - returns.min())
+    return 1000.0 / spread if spread > 0 else 1.0
 
 
 def _recorded(log: Transitions, name: str) -> Tensor:
