@@ -3,8 +3,7 @@
 
 Peak memory is the peak of the resident set of a process that does nothing else. Ours is measured at
 once, twice and four times the tokens, to show what grows. `busy` is processor time, which other
-work
-on the machine does not lengthen. The last line is one JSON object.
+work on the machine lengthens little. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def measured(side: str, length: int, steps: int, threads: int) -> dict[str, Any]
     """Median time of a step and peak memory, at a number of tokens per side."""
     with tempfile.TemporaryDirectory() as name:
         make_folder(Path(name), SHAPE, pairs=32, length=(length - 16, length))
-        out = step(side, "dpo", Path(name), steps, 4, threads)
+        out = step(side, "dpo", Path(name), steps, 4, threads, warm=1)
     out = {
         "seconds": round(median(out["seconds"]), 2), "busy": round(median(out["busy"]), 2),
         "peak_mb": round(out["peak_mb"]),
@@ -40,8 +39,8 @@ def measured(side: str, length: int, steps: int, threads: int) -> dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     rounds = []

@@ -52,16 +52,17 @@ def make_folder(folder: Path, shape: dict[str, Any], pairs: int, length: tuple[i
 
 
 def step(
-    side: str, task: str, folder: Path, steps: int, batch: int, threads: int
+    side: str, task: str, folder: Path, steps: int, batch: int, threads: int, warm: int = 3
 ) -> dict[str, Any]:
-    """Some training steps of one side ("ours" or "trl") in a process of its own."""
+    """Some training steps of one side ("ours" or "trl") in a process of its own, after `warm` that
+    are not timed."""
     python = Path(sys.executable) if side == "ours" else peer(*PEER)
     worker = Path(__file__).with_name("language_workers.py")
     found = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false",
              "HF_HUB_OFFLINE": "1", "MALLOC_ARENA_MAX": "2"}  # fmt: skip
     done = subprocess.run(
-        [python, worker, side, task, folder, str(steps), str(batch)], env=found, text=True,
-        capture_output=True,
+        [python, worker, side, task, folder, str(steps), str(batch), str(warm)], text=True,
+        capture_output=True, env=found,
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"{side} {task} failed:\n{done.stderr[-3000:]}")

@@ -4,7 +4,7 @@ tokens), the same data, batches and precision, turn and turn about.
 DPO: 32 pairs a step; the reference is charged to the steps. GRPO: 64 answers a step in groups of 8,
 16 new tokens, generation and rewards included. The last line is one JSON object: medians over steps
 and rounds, and the ratio of ours to theirs, so more than 1 is faster; `busy_ratio` is that of
-processor time, which other work on the machine does not lengthen.
+processor time, which other work on the machine lengthens little.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One side of a language benchmark in a process of its own: `SIDE TASK FOLDER STEPS BATCH`.
+"""One side of a language benchmark in a process of its own: `SIDE TASK FOLDER STEPS BATCH WARM`.
 
 Both sides load the same model and tokenizer, read the same file, take the same batch sizes, and
-train in float32 on a CPU. Prints one JSON object: seconds of every step after three for warming up
+train in float32 on a CPU. Prints one JSON object: seconds of every step after WARM for warming up
 (on the wall, and of the processor, which other work on the machine does not lengthen), and the peak
 of resident memory.
 """
@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-WARM = 3
-
 
 def rewarded(completions: list[str], **_: Any) -> list[float]:
     """The share of one letter, in [0, 1]."""
@@ -26,7 +24,8 @@ def rewarded(completions: list[str], **_: Any) -> list[float]:
 class Clock:
     """Time on the wall and processor time at the end of every step."""
 
-    def __init__(self) -> None:
+    def __init__(self, warm: int) -> None:
+        self.warm = warm
         self.ends: list[tuple[float, float]] = []
 
     def tick(self) -> None:
@@ -34,14 +33,14 @@ class Clock:
 
     def report(self, more: float = 0.0, busy: float = 0.0) -> dict[str, list[float]]:
         """Seconds of each step after the first ones, `more` and `busy` added to each."""
-        pairs = list(zip(self.ends[WARM - 1 :], self.ends[WARM:], strict=False))
+        pairs = list(zip(self.ends[self.warm - 1 :], self.ends[self.warm :], strict=False))
         return {
             "seconds": [b[0] - a[0] + more for a, b in pairs],
             "busy": [b[1] - a[1] + busy for a, b in pairs],
         }
 
 
-def ours(task: str, folder: Path, steps: int, batch: int) -> dict[str, Any]:
+def ours(task: str, folder: Path, steps: int, batch: int, warm: int) -> dict[str, Any]:
     import torch
 
     from surpass.methods.preference.pairs import dpo
@@ -58,7 +57,7 @@ def ours(task: str, folder: Path, steps: int, batch: int) -> dict[str, Any]:
     )
     policy = LanguagePolicy(*load_model(folder / "model"))
     stream = open_stream(form, policy, folder / f"{task}.jsonl", reward=rewarded,
-                         steps=WARM + steps)  # fmt: skip
+                         steps=warm + steps)  # fmt: skip
     trainer = ModuleTrainer(form, policy, stream)
     reference = busy = 0.0
     if task == "dpo":  # what the stored reference costs belongs to the steps that use it
@@ -67,14 +66,14 @@ def ours(task: str, folder: Path, steps: int, batch: int) -> dict[str, Any]:
         trainer.store(("chosen", "rejected"), rows)
         reference = (time.perf_counter() - start) / len(rows) * batch
         busy = (time.process_time() - working) / len(rows) * batch
-    clock = Clock()
-    for _ in range(WARM + steps):
+    clock = Clock(warm)
+    for _ in range(warm + steps):
         trainer.update()
         clock.tick()
     return clock.report(reference, busy)
 
 
-def theirs(task: str, folder: Path, steps: int, batch: int) -> dict[str, Any]:
+def theirs(task: str, folder: Path, steps: int, batch: int, warm: int) -> dict[str, Any]:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
@@ -87,10 +86,10 @@ def theirs(task: str, folder: Path, steps: int, batch: int) -> dict[str, Any]:
     rows = Dataset.from_list([json.loads(line) for line in lines])
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    clock = Clock()
+    clock = Clock(warm)
     shared: dict[str, Any] = {
         "output_dir": str(folder / "trl"), "per_device_train_batch_size": batch,
-        "max_steps": WARM + steps, "learning_rate": 1e-4, "use_cpu": True, "bf16": False,
+        "max_steps": warm + steps, "learning_rate": 1e-4, "use_cpu": True, "bf16": False,
         "gradient_checkpointing": False, "report_to": "none", "save_strategy": "no",
         "disable_tqdm": True,
     }  # fmt: skip
@@ -110,9 +109,9 @@ def theirs(task: str, folder: Path, steps: int, batch: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    side, task, folder, steps, batch = sys.argv[1:]
+    side, task, folder, steps, batch, warm = sys.argv[1:]
     run = ours if side == "ours" else theirs
-    out = run(task, Path(folder), int(steps), int(batch))
+    out = run(task, Path(folder), int(steps), int(batch), int(warm))
     out["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(out))
 
