@@ -19,11 +19,12 @@ from surpass.data.records import Decisions
 from surpass.errors import InputError
 from surpass.evaluation.guarded import guarded_bounds
 from surpass.improve import checks as look
-from surpass.improve.agreement import agreement
+from surpass.improve.agreement import agreement, reasons
 from surpass.improve.diagnose import candidate_probabilities, diagnosis, reward_predictions
 from surpass.improve.hold import settlement
 from surpass.improve.improvement import Design, Improvement
 from surpass.improve.nominate import Candidate, Learner, Validation, score_candidate
+from surpass.improve.portfolios import of_decisions
 from surpass.improve.procedure import LEARNERS, Decision, Tested, decide, decide_given, test_stages
 from surpass.improve.references import reference_table
 from surpass.improve.results import CandidateResult, Check, Estimate, Settlement
@@ -203,9 +204,10 @@ def explain(
     seconds["checks of the result"] = clock.perf_counter() - started
     say("comparing estimators")
     started = clock.perf_counter()
-    results = _results(decision, log, truth)
+    results, weighed = _results(decision, log, truth)
     unit = "row" if not decision.plan.grouped else _unit_name(log, sticky)
     described = diagnosis(log, decision, found, unit)
+    described |= {"estimators": list(reasons(log)), "portfolio": of_decisions(weighed)}
     seconds["estimators"] = clock.perf_counter() - started
     return Improvement(
         verdict=decision.verdict,
@@ -385,17 +387,20 @@ def _winsorized(decision: Decision, quantile: float) -> Decision:
     )
 
 
-def _results(decision: Decision, log: Decisions, truth: Any) -> tuple[CandidateResult, ...]:
+def _results(
+    decision: Decision, log: Decisions, truth: Any
+) -> tuple[tuple[CandidateResult, ...], tuple[Tested, ...]]:
+    """The candidates as the report shows them, and as they were weighed."""
     if decision.best is None:
-        return ()
+        return (), ()
     shown = [decision.best, *(t for t in decision.tested if t is not decision.best)]
     known = {t.key for t in shown}
     others = [t for t in decision.others() if t.key not in known] if decision.nominations else []
     baseline = float(decision.rows.reward[decision.best.rows].mean())
+    every = (*shown, *others)
     return tuple(
-        _result(t, decision, log, truth, baseline, tested=t is decision.best)
-        for t in [*shown, *others]
-    )
+        _result(t, decision, log, truth, baseline, tested=t is decision.best) for t in every
+    ), every
 
 
 def _result(
@@ -416,7 +421,7 @@ def _result(
         support=1.0 - t.unsupported,
         p_value=t.p,
         tested=tested,
-        agreement=agreement(decision, t) if tested else (),
+        agreement=agreement(decision, t, log) if tested else (),
         truth=_true_gain(t, truth),
     )
 

@@ -32,6 +32,7 @@ def details(result: Improvement) -> list[Section | None]:
     return [
         _folded("method", "How the verdict was made", [Block("list", _method(result))]),
         _folded("candidates", f"All candidates ({len(result.candidates)})", _candidates(result)),
+        _folded("portfolio", "Had several been tested", _portfolio(result)),
         _folded("checks", "All checks, with their numbers", _checks(result.checks)),
         _folded("log", "The log", _log(result)),
         _folded("run", "This run", _run(result)),
@@ -101,6 +102,31 @@ def _candidates(result: Improvement) -> list[Block]:
             row.append(number(c.truth, places, sign=True))
         rows.append(row)
     return [Block("table", {"title": "", "head": head, "rows": rows})]
+
+
+def _portfolio(result: Improvement) -> list[Block]:
+    """Top-k portfolios: what choosing the first k would have led to."""
+    table = result.diagnosis.get("portfolio") or {}
+    if not table.get("rows"):
+        return []
+    rows = table["rows"]
+    places = decimals(*(r[n] for r in rows for n in ("best", "mean", "worst")))
+    head = ["Chosen by", "k", "Best gain", "Mean", "Worst", "SharpeRatio@k", "Rank correlation"]
+    body = [
+        [
+            r["estimator"] if r["k"] == 1 else "", str(r["k"]),
+            *(number(r[n], places, sign=True) for n in ("best", "mean", "worst")),
+            _figure_of(r["sharpe"]),
+            _figure_of(table["ranks"][r["estimator"]]["rank"]) if r["k"] == 1 else "",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    lead = (
+        f"Of {table['candidates']} candidates, the first k are judged by {table['judge']}. "
+        "SharpeRatio@k is the best one's gain over how far they are apart: high where a test of "
+        "these k risks little for what it finds. No entry takes part in the verdict."
+    )
+    return [Block("text", lead), Block("table", {"title": "", "head": head, "rows": body})]
 
 
 def _checks(checks: Sequence[Check]) -> list[Block]:

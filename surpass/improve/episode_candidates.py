@@ -23,10 +23,13 @@ from surpass.data.records import Transitions
 from surpass.errors import InputError
 from surpass.policies.tilted import Tilted, fit_multinomial
 
-__all__ = ["STRENGTHS", "EpisodeCandidate", "learn", "n_actions_of", "recipes_for", "tilts"]
+__all__ = [
+    "STRENGTHS", "EpisodeCandidate", "learn", "n_actions_of", "recipes_for", "tilts",
+    "updates_for",
+]  # fmt: skip
 
 STRENGTHS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0)
-UPDATES = 2_000
+_FEW, _MANY = 2_000, 10_000  # updates; many where there is enough to learn from
 _CONTINUOUS, _DISCRETE = ("bc", "td3-bc", "iql"), ("bc", "iql")
 
 Say = Callable[[str], None]
@@ -178,6 +181,12 @@ def recipes_for(methods: str | Sequence[str], discrete: bool) -> tuple[str, ...]
     return given
 
 
+def updates_for(log: Transitions) -> int:
+    """Updates of a recipe where none are asked for: 2,000 on logs of less than 100,000 steps, which
+    take a few seconds each, else 10,000."""
+    return _FEW if len(log.reward) < 100_000 else _MANY
+
+
 def learn(
     key: str,
     log: Transitions,
@@ -186,11 +195,23 @@ def learn(
     seed: int = 0,
     say: Say = lambda _: None,
 ) -> EpisodeCandidate:
-    """Train a recipe on a log."""
+    """Train a recipe on a log; `steps` None takes `updates_for` it.
+
+    Raises:
+        InputError: when there is nothing to do, or the recipe does not fit.
+    """
+    from surpass.evaluation.trained import WORTH_COMPILING
+    from surpass.training.engine import compiling_is_on
     from surpass.training.run import train
 
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps is {steps}; give at least one update")
+
     say(f"learning {key} on {len(log.reward):,} steps")
-    trained = train(key, log, steps=steps or UPDATES, seed=seed, compile=False)
+    count = updates_for(log) if steps is None else steps
+    trained = train(
+        key, log, steps=count, seed=seed, compile=compiling_is_on() and count >= WORTH_COMPILING
+    )
     policy = trained.policy
     probabilities: Callable[[Tensor], Tensor] | None = None
     net = trained.nets["pi"] if "pi" in getattr(trained.form, "nets", {}) else None

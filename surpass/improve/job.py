@@ -32,6 +32,7 @@ def improve(
     looks: int | None = None,
     env: str | None = None,
     accept_estimated_behavior: bool = False,
+    steps: int | None = None,
     model: Any = None,
     language: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -69,6 +70,7 @@ def improve(
             policy plays; then that decides.
         accept_estimated_behavior: for episodes without logged probabilities: let the verdict rest
             on an estimated behavior policy; the reason repeats that condition.
+        steps: for episodes and language: updates of each recipe; few on small logs by default.
         model: for prompts, preference pairs, scored answers or demonstrations: the language model
             to improve, a folder or a model; `reward=` then is the reward of answers.
         language: what `improve_language` takes besides, such as `{"samples": 8, "lora": 16}`.
@@ -101,7 +103,8 @@ def improve(
             reward_limits=reward_range, accept_observed_range=accept_observed_range,
             accept_estimated_behavior=accept_estimated_behavior,
             name=logs if isinstance(logs, str) else "", say=say,
-            **{k: v for k, v in (language or {}).items() if v is not None}, **columns,
+            **{k: v for k, v in {**(language or {}), "steps": steps}.items() if v is not None},
+            **columns,
         )  # fmt: skip
         return _written(result, out, overwrite, say)
     say("reading the log")
@@ -123,8 +126,13 @@ def improve(
 
         result = improve_trajectories(
             log, methods, env=env, reference=_acting(reference), name=opened.name, say=say,
-            accept_estimated_behavior=accept_estimated_behavior, **options,
+            accept_estimated_behavior=accept_estimated_behavior, steps=steps, **options,
         )  # fmt: skip
+    elif steps is not None:
+        raise InputError(
+            "--steps is for logs of episodes and for language models; the learners on decisions "
+            "know when they are done: leave it out"
+        )
     elif env is not None:
         raise InputError(f"--env {env} is for logs of episodes; this one holds single decisions")
     elif journal is not None:

@@ -162,6 +162,9 @@ def _believe(result: Improvement) -> Section | None:
     agreement = _agreement(result)
     if agreement is not None:
         blocks.append(Block("picture", agreement))
+    chosen = result.diagnosis.get("estimators")
+    if chosen:
+        blocks.append(Block("list", list(chosen)))
     passed = [c for c in result.checks if c.ran and c.passed]
     if passed:
         blocks.append(Block("checks", passed))

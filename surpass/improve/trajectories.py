@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from surpass.critics.fitted_values import fit_values
@@ -25,6 +23,7 @@ from surpass.errors import InputError
 from surpass.evaluation.guarded import guarded_bounds, guarded_low, guarded_p
 from surpass.improve import checks as look
 from surpass.improve.decisions import versions
+from surpass.improve.episode_agreement import beside
 from surpass.improve.episode_candidates import (
     EpisodeCandidate,
     flat,
@@ -33,40 +32,26 @@ from surpass.improve.episode_candidates import (
     recipes_for,
     tilts,
 )
-from surpass.improve.hold import settlement
+from surpass.improve.episode_report import episodes_needed, figures, usage
+from surpass.improve.episodes import (
+    GAMMA,
+    Grid,
+    ToGo,
+    Weighed,
+    horizon_of,
+    split_episodes,
+    step_range,
+)
 from surpass.improve.improvement import Improvement
-from surpass.improve.on_policy import Confirmation, confirm, known_rewards, open_env
-from surpass.improve.results import CandidateResult, Check, Estimate, Figure, Settlement, Verdict
-from surpass.improve.scoring import RewardRange
+from surpass.improve.on_policy import Confirmation, confirm, open_env
+from surpass.improve.portfolios import portfolio_of
+from surpass.improve.results import CandidateResult, Check, Estimate, Settlement, Verdict
 from surpass.objectives.episode_gain import episode_gains
 from surpass.policies.tilted import fit_multinomial
 
-__all__ = ["Parts", "improve_trajectories", "split_episodes"]
+__all__ = ["improve_trajectories"]
 
-SHARES = (0.4, 0.2)  # of the episodes: to learn on, to choose on; the rest judges
-GAMMA = 0.99  # of the learners and of fitted Q evaluation; the verdict is about plain returns
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Episodes to learn on, to choose on, and to judge by."""
-
-    learning: Transitions
-    choosing: Transitions
-    judging: Transitions
-
-
-def split_episodes(log: Transitions, seed: int = 0) -> Parts:
-    """A seeded permutation of whole episodes, cut by `SHARES`."""
-    number = torch.unique_consecutive(log.episode, return_inverse=True)[1]
-    count = int(number.max()) + 1
-    place = torch.from_numpy(np.random.default_rng(seed).permutation(count))
-    first, second = round(SHARES[0] * count), round(sum(SHARES) * count)
-    part = torch.full((count,), 2)
-    part[place[:second]] = 1
-    part[place[:first]] = 0
-    return Parts(*(log[part[number] == k] for k in range(3)))
 
 
 def improve_trajectories(
@@ -99,7 +84,8 @@ def improve_trajectories(
         level, margin, seed: of the verdict; the margin is in units of the return.
         reward_limits: lowest and highest reward of one step.
         accept_observed_range: let the observed range stand for it.
-        episodes: played in the environment. steps: updates of each recipe.
+        episodes: played in the environment. steps: updates of each recipe; by default few on small
+            logs (`episode_candidates.updates_for`).
         name: what the report calls the log. say: is told what happens.
 
     Raises:
@@ -110,28 +96,6 @@ def improve_trajectories(
         accept_observed_range, episodes, steps, name or log.about.name or "episodes", say,
     )  # fmt: skip
     return run.go(reward_limits)
-
-
-@dataclass
-class _Scored:
-    """A candidate with what was found out about it, on choosing and on judging episodes."""
-
-    candidate: EpisodeCandidate
-    worth: float  # fitted Q evaluation, discounted, over that of the behavior policy
-    choosing: Tensor | None = None
-    judging: Tensor | None = None
-    floor: float = 0.0
-    losses: Tensor | None = None  # the same as a loss, with a lower limit of its own, on judging
-    losses_floor: float = 0.0
-    ess: float = 0.0
-    chosen_ess: float = 0.0
-
-    def promise(self, rows: int) -> float:
-        """The t statistic to expect on the judging episodes, the guard counted."""
-        if self.choosing is None:
-            return float("-inf")
-        gain, sd = float(self.choosing.mean()), float(self.choosing.std()) + 1e-9
-        return (rows * gain - abs(self.floor)) / (sd * rows**0.5)
 
 
 @dataclass
@@ -157,8 +121,8 @@ class _Run:
         self.seconds: dict[str, float] = {}
         self.discrete = n_actions_of(self.log)
         task = open_env(self.env, self.log) if self.env else None
-        self.range = _range(self.log, stated, self.env)
-        self.horizon = _horizon(self.log, task)
+        self.range = step_range(self.log, stated, self.env)
+        self.horizon = horizon_of(self.log, task)
         self.parts = split_episodes(self.log, self.seed)
         self.estimated = self.log.behavior_logp is None
         self._behavior()
@@ -167,7 +131,11 @@ class _Run:
         started = clock.perf_counter()
         best = self._choose(scored, task is not None)
         self.seconds["choosing and scoring"] = clock.perf_counter() - started
+        started = clock.perf_counter()
+        self.beside, self.why = beside(best.candidate, self.parts.judging, self.fitted, self.level)
+        self.seconds["other estimators"] = clock.perf_counter() - started
         found = self._play(task, best) if task is not None else None
+        self.best = best
         return self._told(scored, best, found)
 
     def _check(self) -> None:
@@ -191,7 +159,7 @@ class _Run:
             part = self.parts.learning
             self.fitted = fit_multinomial(flat(part.obs), part.action.long(), self.discrete)
 
-    def _learn(self) -> list[_Scored]:
+    def _learn(self) -> list[Weighed]:
         started = clock.perf_counter()
         part, found = self.parts.learning, []
         keys = recipes_for(self.methods, bool(self.discrete))
@@ -206,20 +174,20 @@ class _Run:
         self.say("evaluating candidates on other episodes")
         base = _worth(self.parts.choosing, None, self.discrete)
         out = [
-            _Scored(c, _worth(self.parts.choosing, c, self.discrete) - base)
+            Weighed(c, _worth(self.parts.choosing, c, self.discrete) - base)
             if c.key != "tilt" or c.params["c"] >= 0.5  # gentler ones lie in between
-            else _Scored(c, float("-inf"))
+            else Weighed(c, float("-inf"))
             for c in found
         ]
         self.seconds["fitted Q evaluation"] = clock.perf_counter() - started
         return out
 
-    def _choose(self, scored: list[_Scored], plays: bool) -> _Scored:
+    def _choose(self, scored: list[Weighed], plays: bool) -> Weighed:
         """The candidate to test: without an environment the one whose gain the judging episodes can
         most likely prove, with one the best by fitted Q evaluation."""
         rows = len(episode_lengths(self.parts.judging))
         if self.discrete and self.fitted is not None:
-            model = _ToGo.fit(self.parts.learning, self._limits(), self.horizon)
+            model = ToGo.fit(self.parts.learning, self._limits(), self.horizon)
             for s in scored:
                 if s.candidate.probabilities is not None:
                     (s.choosing, _), _, s.chosen_ess = self._gains(
@@ -241,7 +209,7 @@ class _Run:
 
     @torch.no_grad()
     def _gains(
-        self, candidate: EpisodeCandidate, part: Transitions, model: _ToGo
+        self, candidate: EpisodeCandidate, part: Transitions, model: ToGo
     ) -> tuple[tuple[Tensor, float], tuple[Tensor, float], float]:
         """Scores [E] of a part's episodes with their lower limit, as gains and as losses, and the
         effective number of episodes."""
@@ -254,7 +222,7 @@ class _Run:
             logged = part.behavior_logp.double().exp()
         ratio = pi.gather(1, action)[:, 0] / logged
         top = 1.0 + 2.0 * ((pi / mu.clamp_min(1e-6)).amax(-1) - 1.0)
-        grid = _Grid.of(part)
+        grid = Grid.of(part)
         ratios, tops = grid.spread(ratio, 1.0), grid.spread(top, 1.0)
         reward, value = grid.spread(part.reward), grid.spread(model.of(part))
         lo, hi = min(self.range.lo, 0.0), max(self.range.hi, 0.0)
@@ -271,7 +239,7 @@ class _Run:
     # ------------------------------------------------------------------------------------------
     # verdict
 
-    def _play(self, task: Any, best: _Scored) -> Confirmation:
+    def _play(self, task: Any, best: Weighed) -> Confirmation:
         self.say(f"playing {best.candidate.label} in {self.env}")
         started = clock.perf_counter()
         against: Any = episode_returns(self.parts.judging)
@@ -285,7 +253,7 @@ class _Run:
         return found
 
     def _told(
-        self, scored: list[_Scored], best: _Scored, found: Confirmation | None
+        self, scored: list[Weighed], best: Weighed, found: Confirmation | None
     ) -> Improvement:
         paid = episode_returns(self.log)
         phi = best.judging
@@ -296,7 +264,7 @@ class _Run:
         best_known = result if result.gain == result.gain else replace(result, gain=0.0)
         settle = None
         if verdict == "HOLD" and phi is not None and found is None:
-            settle = _settlement(phi, best.floor, self.margin, paid, self.level)
+            settle = episodes_needed(phi, best.floor, self.margin, paid, self.level)
         elif verdict == "HOLD":
             settle = Settlement(None, None, None, self._advice(found))
         return Improvement(
@@ -304,12 +272,12 @@ class _Run:
             reference=Estimate(bounds[0], bounds[1], bounds[2], "reference"),
             best=best_known, candidates=(result, *others), checks=checks,
             rows=len(self.log.reward), level=self.level, margin=self.margin, seed=self.seed,
-            settlement=settle, diagnosis=self._diagnosis(best, paid),
+            settlement=settle, diagnosis=self._diagnosis(scored, paid),
             assumptions=self._assumptions(found), versions=versions(), seconds=self.seconds,
-            figures=_figures(paid, scored, found, best), per="episode",
+            figures=figures(paid, scored, found, best), per="episode",
             reference_name="the policy that wrote the log" if self.reference is None else "given",
             hand_over=None if verdict == "REJECT" else best.candidate.save,
-            usage=_usage(best.candidate),
+            usage=usage(best.candidate),
         )  # fmt: skip
 
     def _return_bounds(self, paid: Tensor) -> tuple[float, float, float]:
@@ -318,7 +286,7 @@ class _Run:
         return found.mean, found.low, found.high
 
     def _result(
-        self, s: _Scored, found: Confirmation | None, tested: bool = False
+        self, s: Weighed, found: Confirmation | None, tested: bool = False
     ) -> CandidateResult:
         paid = float(episode_returns(self.parts.judging).mean())
         c, params = s.candidate, dict(s.candidate.params)
@@ -344,6 +312,8 @@ class _Run:
             gain, low, high = s.worth, float("-inf"), float("inf")
         else:
             agree += fqe
+        if tested or s.judging is None:
+            agree += self.beside if s is self.best else ()
         return CandidateResult(
             key=c.key, params=params, value=paid + gain, low=paid + low, high=paid + high,
             gain=gain, gain_low=low, gain_high=high, support=1.0, p_value=p,
@@ -352,7 +322,7 @@ class _Run:
         )  # fmt: skip
 
     def _verdict(
-        self, best: _Scored, found: Confirmation | None, result: CandidateResult
+        self, best: Weighed, found: Confirmation | None, result: CandidateResult
     ) -> tuple[Verdict, str, tuple[Check, ...]]:
         checks = self._checks(best, found)
         if found is not None:
@@ -395,13 +365,13 @@ class _Run:
             reason += " This takes the observed range of rewards for the whole, as accepted."
         return "PROMOTE", reason, checks
 
-    def _worse(self, best: _Scored) -> bool:
+    def _worse(self, best: Weighed) -> bool:
         """Whether the gain is proven not to exceed the margin."""
         assert best.losses is not None
         scores = best.losses.numpy() + self.margin
         return guarded_p(scores, best.losses_floor + self.margin) <= self.level
 
-    def _checks(self, best: _Scored, found: Confirmation | None) -> tuple[Check, ...]:
+    def _checks(self, best: Weighed, found: Confirmation | None) -> tuple[Check, ...]:
         out = []
         part = self.parts.judging
         if self.discrete and not self.estimated and self.fitted is not None:
@@ -444,7 +414,19 @@ class _Run:
             return "Playing the candidate with --env ID would settle it; so would a log of its own."
         return "More episodes in the environment would settle it."
 
-    def _diagnosis(self, best: _Scored, paid: Tensor) -> dict[str, Any]:
+    def _portfolio(self, scored: list[Weighed]) -> dict[str, Any]:
+        """Candidates by what chose them, judged by the judging episodes."""
+        weighed = {s.candidate.label: s for s in scored if s.judging is not None}
+        by = {
+            "importance weights on choosing episodes": {
+                k: float(s.choosing.mean()) for k, s in weighed.items() if s.choosing is not None
+            },
+            "fitted Q evaluation on choosing episodes": {k: s.worth for k, s in weighed.items()},
+        }
+        judged = {k: float(s.judging.mean()) for k, s in weighed.items() if s.judging is not None}
+        return portfolio_of(by, judged, "the paired score of episodes that judged")
+
+    def _diagnosis(self, scored: list[Weighed], paid: Tensor) -> dict[str, Any]:
         told = statistics(self.log)
         notes = [
             f"{told.episodes:,} episodes of {told.lengths[0]} to {told.lengths[1]} steps; mean "
@@ -460,66 +442,14 @@ class _Run:
             "rows": told.steps, "scored": judged, "units": told.episodes, "unit": "episode",
             "reward": {"mean": float(paid.mean()), "range": list(self._limits()),
                        "range_source": self.range.source},
-            "notes": notes, "statistics": told.to_json(),
+            "notes": notes, "statistics": told.to_json(), "estimators": list(self.why),
+            "portfolio": self._portfolio(scored),
         }  # fmt: skip
-
-
-# ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Where each step stands among episodes and times, [E, T]."""
-
-    number: Tensor
-    step: Tensor
-    mask: Float[Tensor, "E T"]
-
-    @classmethod
-    def of(cls, log: Transitions) -> _Grid:
-        number = torch.unique_consecutive(log.episode, return_inverse=True)[1]
-        length = episode_lengths(log)
-        step = torch.arange(len(number)) - (torch.cumsum(length, 0) - length)[number]
-        mask = torch.zeros(len(length), int(length.max()), dtype=torch.float64)
-        mask[number, step] = 1.0
-        return cls(number, step, mask)
-
-    def spread(self, column: Tensor, fill: float = 0.0) -> Tensor:
-        out = torch.full_like(self.mask, fill)
-        out[self.number, self.step] = column.double()
-        return out
-
-
-@dataclass(frozen=True)
-class _ToGo:
-    """The value baseline: gradient-boosted trees of what is still to come, over the lowest reward,
-    by observation and step."""
-
-    model: Any
-
-    @classmethod
-    def fit(cls, log: Transitions, limits: tuple[float, float], horizon: int) -> _ToGo:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-
-        grid, low = _Grid.of(log), min(limits[0], 0.0)
-        shifted = grid.spread(log.reward) - low * grid.mask
-        to_go = shifted.flip(1).cumsum(1).flip(1)
-        left = horizon - 1 - (grid.mask.sum(1, keepdim=True) - 1).expand_as(to_go)
-        y = (to_go - low * left)[grid.number, grid.step]
-        model = HistGradientBoostingRegressor(max_iter=60, random_state=0)
-        return cls(model.fit(_inputs(log, grid), y.numpy()))
-
-    def of(self, log: Transitions) -> Float[Tensor, "N"]:
-        return torch.from_numpy(self.model.predict(_inputs(log, _Grid.of(log))))
-
-
-def _inputs(log: Transitions, grid: _Grid) -> np.ndarray:
-    return torch.cat([flat(log.obs), grid.step[:, None].double()], 1).numpy()
 
 
 def _worth(log: Transitions, candidate: EpisodeCandidate | None, discrete: int) -> float:
     """Fitted Q evaluation of a candidate (of the logged actions, without one) at the starts."""
-    starts = log.obs[_Grid.of(log).step == 0]
+    starts = log.obs[Grid.of(log).step == 0]
     if candidate is None:
         returns = episode_returns(log, GAMMA)
         return float(returns.mean())
@@ -529,32 +459,6 @@ def _worth(log: Transitions, candidate: EpisodeCandidate | None, discrete: int) 
         return float(values.value(starts).mean())
 
 
-def _range(log: Transitions, stated: tuple[float, float] | None, env: str | None) -> RewardRange:
-    """The range of a step's reward: stated, the environment's, two values (or one), observed."""
-    low, high = float(log.reward.min()), float(log.reward.max())
-    known = stated or (known_rewards(env) if env else None)
-    if known is not None:
-        lo, hi = float(known[0]), float(known[1])
-        slack = 1e-5 * max(abs(lo), abs(hi))
-        if not lo < hi or low < lo - slack or high > hi + slack:
-            raise InputError(
-                f"rewards of the log lie in [{low:g}, {high:g}], outside [{lo:g}, {hi:g}]; "
-                "state the range of every reward of a step: --reward-range LO HI"
-            )
-        return RewardRange(min(lo, low), max(hi, high), "stated")
-    values = torch.unique(log.reward)
-    if len(values) <= 2:
-        named = " and ".join(f"{v:g}" for v in values.tolist())
-        return RewardRange(low, high, "two-valued", f"a step's reward is never other than {named}")
-    text = f"no step's reward lies outside the observed range [{low:g}, {high:g}]"
-    return RewardRange(low, high, "observed", text)
-
-
-def _horizon(log: Transitions, task: Any) -> int:
-    stated = getattr(getattr(task, "spaces", None), "horizon", None)
-    return max(int(episode_lengths(log).max()), int(stated or log.about.spaces.get("horizon", 0)))
-
-
 def _acting(reference: Any) -> Callable[[Tensor], Tensor]:
     if hasattr(reference, "act"):
         act: Any = reference.act
@@ -562,78 +466,3 @@ def _acting(reference: Any) -> Callable[[Tensor], Tensor]:
     if not callable(reference):
         raise InputError("the reference has to act: give a function of observations, or a policy")
     return cast("Callable[[Tensor], Tensor]", reference)
-
-
-def _settlement(
-    phi: Tensor, floor: float, margin: float, paid: Tensor, level: float
-) -> Settlement:  # fmt: skip
-    found = settlement(
-        float(phi.mean()) - margin, float(phi.std()), floor - margin, len(phi),
-        float(paid.mean()), level,
-    )  # fmt: skip
-    judging = 1.0 - sum(SHARES)
-    scale = 0.7 / judging  # `settlement` counts rows of which 70 % are scored
-
-    def more(rows: float | None) -> float | None:
-        return None if rows is None else rows * scale
-
-    total = more(found.rows)
-    if total is None:
-        sentence = "Playing the candidate with --env ID would settle it."
-    else:
-        sentence = (
-            f"About {total:,.0f} episodes of this kind in all would prove a gain of this size four "
-            "times in five; playing the candidate with --env ID would settle it sooner."
-        )
-    return Settlement(total, more(found.rows_low), more(found.rows_high), sentence)
-
-
-def _usage(candidate: EpisodeCandidate) -> tuple[tuple[str, str], ...]:
-    if candidate.key == "tilt":
-        code = (
-            'import surpass\n\npolicy = surpass.load("report/policy")\n'
-            "actions, propensities = policy.sample(observations)  # log both"
-        )
-    else:
-        code = (
-            "from surpass.training.run import load_trained\n\n"
-            'policy = load_trained("report/policy")\nactions = policy.predict(observations)'
-        )
-    return (("In Python", code),)
-
-
-def _figures(
-    paid: Tensor, scored: list[_Scored], found: Confirmation | None, best: _Scored
-) -> tuple[Figure, ...]:
-    rows = [
-        {
-            "label": s.candidate.label, "value": s.worth, "low": None, "high": None,
-            "mark": "tested" if s is best else "muted",
-        }
-        for s in sorted(scored, key=lambda s: -s.worth)[:10]
-        if s.worth > float("-inf")
-    ]  # fmt: skip
-    caption = (
-        f"Gain by fitted Q evaluation on the choosing episodes, returns discounted by {GAMMA}. It "
-        "rests on a model and takes no part in the verdict, except to choose what is played."
-    )
-    out = [Figure("forest", "What a model makes of the candidates", {"rows": rows, "zero": 0.0},
-                  caption)]  # fmt: skip
-    if found is not None:
-        counts, edges = np.histogram(torch.cat([found.returns, found.against]).numpy(), bins=20)
-        del counts
-        shown = {
-            name: np.histogram(x.numpy(), edges)[0].tolist()
-            for name, x in (("candidate", found.returns), ("reference", found.against))
-        }
-        body = [
-            {"label": f"{edges[i]:.4g} to {edges[i + 1]:.4g}",
-             "values": [shown["reference"][i], shown["candidate"][i]]}
-            for i in range(20) if shown["reference"][i] or shown["candidate"][i]
-        ]  # fmt: skip
-        total = max(len(found.returns), 1)
-        for row in body:
-            row["values"] = [v / total for v in row["values"]]
-        data = {"rows": body, "series": ["reference", "candidate"]}
-        out.append(Figure("bars", "Returns, played", data, "Share of episodes by return."))
-    return tuple(out)

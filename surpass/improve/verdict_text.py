@@ -114,6 +114,8 @@ def console(result: Improvement) -> RenderableType:
     parts: list[RenderableType] = [panel]
     if result.candidates:
         parts.append(_candidates(result))
+    for why in result.diagnosis.get("estimators") or ():
+        parts.append(Text(plain_text(why, 400), style="dim"))
     for check in result.checks:
         if check.ran and not check.passed:
             line = Text("✗ ", style="red")

@@ -9,8 +9,9 @@ import torch
 
 from surpass.data.records import Transitions
 from surpass.errors import InputError
+from surpass.improve.episodes import split_episodes
 from surpass.improve.job import improve
-from surpass.improve.trajectories import improve_trajectories, split_episodes
+from surpass.improve.trajectories import improve_trajectories
 from surpass.tasks.control import CartPole
 from surpass.tasks.point import point_log
 from surpass.tasks.protocol import Batched
@@ -41,6 +42,19 @@ def test_a_better_cart_pole_policy_is_proven_from_the_log_alone(result):
     assert result.best.p_value <= 0.05 and result.best.gain_low > 0
     assert result.best.key == "tilt" and result.per == "episode"
     assert "a step's reward is never other than 1" in " ".join(result.assumptions).lower()
+
+
+def test_other_estimators_stand_beside_with_a_sentence_each(result):
+    names = {e.name: e for e in result.best.agreement}
+    assert {"STAR", "doubly robust", "weighted doubly robust"} <= set(names)
+    assert names["STAR"].biased and not names["doubly robust"].biased
+    robust = names["doubly robust"]
+    assert robust.low < result.best.gain_high and result.best.gain_low < robust.high
+    (why,) = result.diagnosis["estimators"]
+    assert why.startswith("STAR is added: products of ratios grow with the length")
+    table = result.diagnosis["portfolio"]
+    assert table["judge"].startswith("the paired score of episodes") and table["candidates"] == 14
+    assert [r["k"] for r in table["rows"]][:5] == [1, 2, 3, 4, 5]
 
 
 def test_what_was_proven_is_true_when_it_is_played(cart_pole, result, tmp_path):
@@ -140,6 +154,11 @@ def test_options_that_do_not_fit_are_refused(cart_pole):
         improve_trajectories(cart_pole, env="pendulum")
     with pytest.raises(InputError, match=r"--reward-range LO HI"):
         improve_trajectories(cart_pole, reward_limits=(0.0, 0.5))
+    with pytest.raises(InputError, match="--steps is 0"):
+        improve(point_log("medium", 6_000), methods="bc", steps=0)
+    with pytest.raises(InputError, match="--steps is for logs of episodes"):
+        improve({"x": [0.1] * 200, "action": ["a", "b"] * 100, "reward": [0, 1] * 100,
+                 "propensity": [0.5] * 200}, steps=10)  # fmt: skip
     with pytest.raises(InputError, match="--winsorize is for decision logs"):
         improve(cart_pole, winsorize=0.9)
     with pytest.raises(InputError, match="--env point is for logs of episodes"):
