@@ -241,18 +241,17 @@ def main() -> None:
         answer(asked.act, asked.algorithms[0], updates[asked.algorithms[0]], asked.first_seed)
         return
     if asked.cell:
-        *rest, path = json.loads(asked.cell)
-        cell(*rest, Path(path))
+        side, *rest, path = json.loads(asked.cell)
+        cell(side, *rest, path=Path(path))
         return
     table: dict[str, Any] = {}
     for algorithm in asked.algorithms:
-        both = []
+        both: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for task in asked.tasks:
-            pairs = [
-                tuple(measured(side, algorithm, task, asked.log, updates[algorithm], seed,
-                               asked.episodes) for side in ("ours", "d3rlpy"))
-                for seed in range(asked.seeds)
-            ]  # fmt: skip
+            pairs = []
+            for seed in range(asked.seeds):
+                rest = (algorithm, task, asked.log, updates[algorithm], seed, asked.episodes)
+                pairs.append((measured("ours", *rest), measured("d3rlpy", *rest)))
             table[f"{algorithm} {task}"] = {"updates": updates[algorithm], **summary(pairs)}
             both += pairs
         table[f"{algorithm} pooled"] = {"updates": updates[algorithm], **summary(both)}

@@ -9,6 +9,7 @@ module registers the batched environments as `surpass/Pendulum-v0` and so on, si
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,8 @@ def from_gym(id: str, n: int, seed: int = 0, **settings: Any) -> GymBatch:
 
 def _make(id: str, settings: dict[str, Any]) -> Any:
     try:
+        if "mujoco" in str(gymnasium.spec(id).entry_point):
+            extra("mujoco").set_mju_user_warning(_warned)
         return gymnasium.make(id, disable_env_checker=True, **settings)
     except gymnasium.error.DependencyNotInstalled as error:
         name = "control" if "mujoco" in str(error).lower() else "the package that brings it"
@@ -63,6 +66,13 @@ def _make(id: str, settings: dict[str, Any]) -> Any:
         ) from error
     except (gymnasium.error.Error, ModuleNotFoundError, TypeError) as error:
         raise InputError(f"{id} cannot be made: {error}") from error
+
+
+def _warned(message: str) -> None:
+    """MuJoCo's warnings as Python's, where it would write MUJOCO_LOG.TXT into the working folder;
+    what Gymnasium's own models still use of old attributes is not the user's concern."""
+    level = logging.DEBUG if "is deprecated" in message else logging.WARNING
+    logging.getLogger("mujoco").log(level, message)
 
 
 class GymBatch:
