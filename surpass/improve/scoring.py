@@ -78,7 +78,8 @@ class Rows:
 
     `reference` [N, A] is rho, or None where the reference is the logging policy and only the
     propensity of the logged action is known; `behavior` [N, A] is mu, or None where only that is
-    known; `available` [N, A] masks the actions on offer; every reward lies in [lo, hi].
+    known; `available` [N, A] masks the actions on offer; every reward lies in [lo, hi]. `cost` [N]
+    is a second outcome, for learners with a budget.
     """
 
     context: Float[Tensor, "N d"]
@@ -91,6 +92,7 @@ class Rows:
     reference: Float[Tensor, "N A"] | None = None
     behavior: Float[Tensor, "N A"] | None = None
     available: Bool[Tensor, "N A"] | None = None
+    cost: Float[Tensor, "N"] | None = None
 
     @classmethod
     def of(
@@ -114,6 +116,7 @@ class Rows:
             reference=behavior if reference is None else reference.to(torch.float64),
             behavior=behavior,
             available=log.available,
+            cost=None if log.cost is None else log.cost.to(torch.float64),
         )
 
     def __len__(self) -> int:
@@ -124,8 +127,9 @@ class Rows:
         same = self.reference is self.behavior
         picked = {
             name: None if (column := getattr(self, name)) is None else column[rows]
-            for name in ("context", "action", "reward", "propensity", "behavior", "available")
-        }
+            for name in ("context", "action", "reward", "propensity", "behavior", "available",
+                         "cost")
+        }  # fmt: skip
         reference = None if self.reference is None else self.reference[rows] if not same else None
         return replace(self, **picked, reference=picked["behavior"] if same else reference)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from surpass.errors import InputError, nearest
 from surpass.methods.decisions.ascent import Ascent
+from surpass.methods.decisions.budgeted import ad_load
 from surpass.methods.decisions.candidate import Learner
 from surpass.methods.decisions.certified import exp_smoothing, pac_bayes
 from surpass.methods.decisions.hierarchical import hier_opo
@@ -29,7 +30,7 @@ from surpass.objectives.counterfactual import (
 )
 
 __all__ = [
-    "AUTO", "LEARNERS", "boosting", "dr", "dr_mlp", "exp_smoothing", "hier_opo", "ips",
+    "AUTO", "LEARNERS", "ad_load", "boosting", "dr", "dr_mlp", "exp_smoothing", "hier_opo", "ips",
     "learners", "logistic", "pac_bayes", "poem", "provable", "provable_mlp", "ridge",
     "snips", "snips_mlp",
 ]  # fmt: skip
@@ -113,6 +114,7 @@ LEARNERS: dict[str, Callable[..., Learner]] = {
     "snips": snips, "snips-mlp": snips_mlp, "dr": dr, "dr-mlp": dr_mlp, "provable": provable,
     "provable-mlp": provable_mlp, "exp-smoothing": exp_smoothing, "pac-bayes-opl": pac_bayes,
     "hier-opo": hier_opo, "semi-pessimistic": semi_pessimistic_decisions,
+    "ad-load": ad_load,
 }  # fmt: skip
 """Every learner's recipe, by name."""
 
