@@ -25,6 +25,7 @@ def risky(n=1500):
 SMALL = {
     "fisor": ({"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16}, risky),
     "cfcql": ({"hidden": (8,), "batch": 16}, lambda: spread_log(3, 40)),
+    "conservative-fb": ({"d": 4, "hidden": (8, 8), "batch": 16}, risky),
     "cfcql:joint": ({"hidden": (8,), "batch": 16}, lambda: spread_log(3, 40)),
 }
 
