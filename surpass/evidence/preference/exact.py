@@ -26,7 +26,7 @@ from surpass.tasks.preference import PreferenceBandit, preference_game
 # ------------------------------------------------------------------------------------- nash-mp
 
 BETA, QUERIES, RESPONSES = 0.01, 400, 50
-RATES = (0.25, 1.0, 4.0, 16.0)  # times 2 beta
+RATES = (0.25, 0.5, 1.0, 2.0, 4.0)  # times 2 beta
 
 
 def apart(log_p: Tensor, goal: Tensor) -> float:
@@ -38,21 +38,24 @@ def apart(log_p: Tensor, goal: Tensor) -> float:
     "nash-mp",
     claim="at equal numbers of preference queries the last iterate is at least ten times nearer to "
     "the regularized equilibrium of a cyclic game than that of mirror descent",
-    baseline="mirror descent on the same regularized game, the best of four step sizes in each",
+    baseline="mirror descent on the same regularized game; the best of five step sizes for both",
     metric="log10 KL(equilibrium || last iterate) after 400 queries",
     bar=at_most(-1.0), seeds=10, minutes=0.3,
     setting="Random games of 50 responses, mostly cyclic, beta 0.01, a uniform reference.",
 )  # fmt: skip
 def nash_mp_evidence(seed: int, zoo: Any) -> Result:
-    """Also: ten clones of every response change nothing."""
+    """Also: the default step alone, and ten clones of every response, which change nothing."""
     game = preference_game(RESPONSES, cyclic=0.9, scale=2.0, seed=seed)
     log_ref = torch.full((RESPONSES,), -math.log(RESPONSES), dtype=torch.float64)
     goal = mirror_prox(game.P, log_ref, BETA, 6000)[-1]
-    ours = mirror_prox(game.P, log_ref, BETA, QUERIES // 2)[-1]
-    theirs = min(
-        apart(mirror_prox(game.P, log_ref, BETA, QUERIES, eta=2 * BETA * r, inner=1)[-1], goal)
-        for r in RATES
-    )
+    ours, theirs = (
+        [
+            apart(mirror_prox(game.P, log_ref, BETA, QUERIES // inner, eta=2 * BETA * r,
+                              inner=inner)[-1], goal)
+            for r in RATES
+        ]
+        for inner in (2, 1)
+    )  # fmt: skip
     clones = game.P[:5, :5].repeat_interleave(10, 0).repeat_interleave(10, 1)
     few, many = (
         mirror_prox(P, torch.full((len(P),), -math.log(len(P)), dtype=torch.float64), BETA, 50)[-1]
@@ -60,8 +63,9 @@ def nash_mp_evidence(seed: int, zoo: Any) -> Result:
     )
     moved = float((few.exp() - many.exp().reshape(5, 10).sum(-1)).abs().max())
     return Result(
-        apart(ours, goal), theirs,
-        also={"largest change by ten clones of each response": (
+        min(ours), min(theirs),
+        also={"log10 KL with the step of the paper": (ours[RATES.index(1.0)], min(theirs)),
+              "largest change by ten clones of each response": (
             moved, 0.0, at_most(1e-8, alone=True))},
     )  # fmt: skip
 
@@ -195,6 +199,8 @@ def best_worth(form: Any, bandit: PreferenceBandit, data: Any, seen: Tensor) -> 
     baseline="dpo on all pairs, the same beta and optimizer",
     metric="exact expected reward (PREF-BANDIT, 300 contexts, 20 actions, 3,000 pairs, beta 0.3)",
     bar=at_least(0.15), seeds=5, minutes=1.0,
+    note="The gain over DPO is settled; that it keeps 90 % of the near-policy oracle's reward is "
+    "not, on five seeds.",
 )  # fmt: skip
 def wpo_evidence(seed: int, zoo: Any) -> Result:
     """Also: against the oracle that keeps near-policy pairs only."""
@@ -216,6 +222,7 @@ def wpo_evidence(seed: int, zoo: Any) -> Result:
 # ---------------------------------------------------------------------------------------- qrpo
 
 ACTIONS, SHOWN, DRAWS = 400, 2, 50
+BETAS = (0.1, 0.3, 1.0)
 
 
 def quantile_bandit(seed: int) -> tuple[PreferenceBandit, Tensor, Tensor]:
@@ -294,18 +301,18 @@ def quantile_path(form: Any, seed: int, pairs: bool = False, m: int = DRAWS) -> 
     "qrpo",
     claim="where rewards have very different scales, regression on quantiles earns a higher true "
     "quantile than DPO and REBEL at the same distance from the reference",
-    baseline="the better of dpo and rebel at each KL level, each with the best of three beta",
+    baseline="the better of dpo and rebel; every method with the best of three beta at each level",
     metric="true quantile of the answers, mean over KL = 0.05, 0.1, 0.2, 0.4 nats, in points",
     bar=at_least(0.5), seeds=5, minutes=1.0,
     setting="100 contexts, 400 actions, two scored answers of the reference each; log-linear.",
 )  # fmt: skip
 def qrpo_evidence(seed: int, zoo: Any) -> Result:
     """Also: fifty reference rewards are no worse than one."""
-    ours = quantile_path(qrpo(0.1), seed)
+    ours = torch.stack([quantile_path(qrpo(b), seed) for b in BETAS]).amax(0)
     others = [quantile_path(dpo(b), seed, pairs=True) for b in (0.03, 0.1, 0.3)]
     others += [quantile_path(rebel(b), seed) for b in (0.1, 1.0, 10.0)]
     theirs = torch.stack(others).amax(0)
-    few = quantile_path(qrpo(0.1), seed, m=1)
+    few = torch.stack([quantile_path(qrpo(b), seed, m=1) for b in BETAS]).amax(0)
     return Result(
         100 * float(ours.mean()), 100 * float(theirs.mean()),
         also={"the same with one reference reward": (
