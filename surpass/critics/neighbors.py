@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surpass.data.records import Transitions
+from surpass.errors import InputError
 from surpass.objectives.rows import Rows
 from surpass.parts import Nets, part
 
-__all__ = ["nearest", "nearest_action"]
+__all__ = ["nearest", "nearest_action", "nearest_expert"]
 
 
 def nearest(
@@ -39,3 +44,48 @@ def nearest_action(
     queries = torch.cat([beta * rows.obs, nets[pi](rows.obs)], -1).detach()
     keys = torch.cat([beta * rows.log["obs"], rows.log["action"]], -1)
     return rows.log["action"][nearest(queries, keys)]
+
+
+@part
+def nearest_expert(
+    roles: Mapping[str, Any], log: Transitions, /, alpha: float = 1.0, beta: float = 0.5,
+    mode: Literal["sas", "sa", "ss"] = "sas", per_action: bool = True, standardize: bool = False,
+    shift: float = 0.0, expert: str = "expert",
+) -> Transitions:  # fmt: skip
+    """The log with r = alpha exp(-beta d / |A|) - shift, d the distance of (s, a, s') to the
+    nearest transition of the log that is handed in as `expert`.
+
+    SEABO: A Simple Search-Based Method for Offline Imitation Learning (2024).
+
+    Args:
+        mode: what is compared: (s, a, s'), (s, a), or (s, s') where the expert's actions are
+            unknown. per_action: divide by the size of actions. standardize: measure in standard
+            deviations of the log instead of its own units.
+
+    Raises:
+        InputError: for another mode, or an expert of other sizes.
+    """
+    shown = roles[expert]
+    columns = {"s": "obs", "a": "action"}
+    if mode not in ("sas", "sa", "ss"):
+        raise InputError(f"the nearest expert is searched by sas, sa or ss, not by {mode!r}")
+
+    def vectors(of: Transitions) -> Float[Tensor, "N k"]:
+        names = [columns[c] for c in mode[:2]] if mode != "ss" else ["obs"]
+        held = [getattr(of, n).reshape(len(of), -1).float() for n in names]
+        return torch.cat([*held, of.next_obs.reshape(len(of), -1)] if mode != "sa" else held, -1)
+
+    queries, keys = vectors(log), vectors(shown)
+    if queries.shape[1] != keys.shape[1]:
+        raise InputError(
+            f"a transition of the log has {queries.shape[1]} numbers, one of the expert "
+            f"{keys.shape[1]}; both have to be of one task"
+        )
+    if standardize:
+        scale = queries.std(0).clamp(min=1e-6)
+        queries, keys = queries / scale, keys / scale
+    distance = torch.cat([(q - keys[nearest(q, keys)]).norm(dim=-1) for q in queries.split(4_096)])
+    size = log.action.shape[1] if per_action and log.action.dim() > 1 else 1
+    out = log.clone(recurse=False)  # type: ignore[call-arg]
+    out.reward = alpha * torch.exp(-beta * distance / size) - shift
+    return out

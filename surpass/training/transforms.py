@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surpass.data.records import Transitions
 from surpass.errors import InputError
 from surpass.forms import Stage, Stages, Transform
 
@@ -18,15 +19,16 @@ def transformed(form: Transform, nets: Any, roles: Mapping[str, Any], seed: int)
     """What `form.apply` makes of the task (where it goes into "task"), else of the log.
 
     Args:
-        nets: those trained so far; None: the nets that the caller handed in as roles.
+        nets: those trained so far; None: the nets that the caller handed in as roles. The part sees
+            them by name, and the logs that were handed in beside.
 
     Raises:
-        InputError: when the task or the log is missing, or a net that the transform asks for.
+        InputError: when the task or the log is missing, or what the transform asks for by name.
     """
     what = "task" if form.into == "task" else "log"
     if roles.get(what) is None:
         raise InputError(f"{form.apply!r} transforms the {what}, and none was handed in")
-    known = {k: v for k, v in roles.items() if isinstance(v, nn.Module)}
+    known = {k: v for k, v in roles.items() if isinstance(v, nn.Module | Transitions)}
     if nets is not None:
         known |= dict(nets.items())
     with torch.random.fork_rng(devices=[]):
@@ -35,7 +37,8 @@ def transformed(form: Transform, nets: Any, roles: Mapping[str, Any], seed: int)
             return form.apply(known, roles[what])
         except KeyError as missing:
             raise InputError(
-                f"{form.apply!r} needs a net called {missing.args[0]!r}: hand it in by that name"
+                f"{form.apply!r} needs a net or log called {missing.args[0]!r}: hand it in by that "
+                "name"
             ) from missing
 
 

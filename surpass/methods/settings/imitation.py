@@ -1,0 +1,26 @@
+"""SEABO: a log without rewards, labeled by how near an expert's trajectory every step comes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from surpass.critics.neighbors import nearest_expert
+from surpass.forms import Stage, Stages, Transform
+from surpass.methods.offline.implicit import iql
+from surpass.registry import system
+
+__all__ = ["seabo"]
+
+
+@system("seabo")
+def seabo(
+    alpha: float = 1.0, beta: float = 0.5, mode: Literal["sas", "sa", "ss"] = "sas",
+    per_action: bool = True, standardize: bool = False, shift: float = 0.0, tau: float = 0.7,
+    temperature: float = 3.0, gamma: float = 0.99, lr: float = 3e-4, batch: int = 256,
+    hidden: tuple[int, ...] = (256, 256), steps: int = 1_000_000,
+) -> Stages:  # fmt: skip
+    """r = alpha exp(-beta d / |A|), d the distance to the nearest transition of the log handed in
+    as `expert`; then IQL."""
+    label = nearest_expert(alpha, beta, mode, per_action, standardize, shift)
+    learner = iql(tau, temperature, gamma, lr=lr, decay=steps, batch=batch, hidden=hidden)
+    return Stages((Stage(Transform(label)), Stage(learner, steps)))
