@@ -84,7 +84,7 @@ def generate(
         InputError: when prompt and answer do not fit into the context, or stop strings have no
             tokenizer.
     """
-    n, width = prompt.shape
+    width = prompt.shape[1]
     if width + sampling.new > policy.context:
         raise InputError(
             f"a prompt of {width} tokens and {sampling.new} new ones do not fit into the model's "
@@ -92,6 +92,15 @@ def generate(
         )
     if sampling.stop and policy.tokenizer is None:
         raise InputError("stop strings need a tokenizer; give tokenizer=...")
+    with policy.gathered():
+        return _answered(policy, prompt, prompt_mask, sampling, group, generator)
+
+
+def _answered(
+    policy: LanguagePolicy, prompt: Tensor, prompt_mask: Tensor, sampling: Sampling, group: int,
+    generator: torch.Generator | None,
+) -> Sequences:  # fmt: skip
+    n, width = prompt.shape
     model = policy.model
     training = model.training
     model.eval()

@@ -21,6 +21,7 @@ from surpass.data.records import Sequences
 from surpass.errors import InputError, atomic_dir, extra
 from surpass.objectives.divergence import entropy
 from surpass.objectives.views import Steps
+from surpass.policies.sharding import Sharded, rank, whole_of
 from surpass.policies.token_logps import Tokens, TokenStats, base_of, token_logps
 
 __all__ = ["LanguagePolicy", "attended", "load_model", "tokens_of"]
@@ -59,6 +60,8 @@ class LanguagePolicy:
         self.model = model
         self.tokenizer = tokenizer
         self.temperature = temperature
+        self.sharded: Sharded | None = None
+        self._whole = 0
         check_pair(model, tokenizer)
 
     @property
@@ -95,11 +98,33 @@ class LanguagePolicy:
         with self.model.disable_adapter():  # type: ignore[operator]
             yield
 
+    def shard(self) -> None:
+        """Spread the model over all processes."""
+        self.sharded = Sharded(self.model)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """The weights whole, to be read without gradients, where they are spread over processes."""
+        if self.sharded is None or self._whole:
+            yield
+            return
+        with self.sharded.gathered():
+            self._whole += 1
+            try:
+                yield
+            finally:
+                self._whole -= 1
+
     def score(self, seq: Sequences, needs: tuple[Any, ...] = ()) -> TokenStats:
         """Log-probs and statistics of the answers, [B, T]."""
         prompt = 0 if seq.prompt is None else seq.prompt.shape[1]
         asked: tuple[Any, ...] = tuple(n for n in needs if callable(n))
-        stats = token_logps(self.model, tokens_of(seq), needs=asked, temperature=self.temperature)
+        tokens, t = tokens_of(seq), self.temperature
+        if self.sharded is not None and torch.is_grad_enabled():
+            stats = self.sharded.score(tokens, asked, t)
+        else:
+            with self.gathered():
+                stats = token_logps(self.model, tokens, needs=asked, temperature=t)
         return TokenStats(
             stats.logp[:, prompt:], {k: v[:, prompt:] for k, v in stats.statistics.items()}
         )
@@ -110,13 +135,21 @@ class LanguagePolicy:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write weights (safetensors), configuration and tokenizer to a folder, whole or not at
-        all."""
-        with atomic_dir(path, overwrite=overwrite) as folder:
-            self.write(folder)
+        all; of several processes the first writes, and all have to call it."""
+        weights = self.weights() if self.sharded is not None else None
+        if rank() == 0:
+            with atomic_dir(path, overwrite=overwrite) as folder:
+                self.write(folder, weights)
 
-    def write(self, folder: Path) -> None:
+    def weights(self) -> dict[str, Tensor]:
+        """The state of the model, whole."""
+        state = self.model.state_dict()
+        return {name: whole_of(value) for name, value in state.items()}
+
+    def write(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write into a folder that is there already."""
-        self.model.save_pretrained(folder)  # type: ignore[operator]
+        named: Any = {} if weights is None else {"state_dict": weights}
+        self.model.save_pretrained(folder, **named)  # type: ignore[operator]
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
         about = {"temperature": self.temperature, "kind": "language"}

@@ -18,6 +18,7 @@ from surpass.forms import Source
 from surpass.objectives.advantage import at_last, group_mean
 from surpass.policies.generation import Sampling, generate
 from surpass.policies.language import LanguagePolicy
+from surpass.policies.sharding import rank, world
 from surpass.training.language_streams import Batch, RowStream
 from surpass.training.pieces import joined
 
@@ -31,6 +32,11 @@ class Asked:
     prompt: Tensor
     mask: Tensor
     rows: list[int]
+
+    def share(self) -> Asked:
+        """Those that this process answers."""
+        own = slice(rank(), None, world())
+        return Asked(self.prompt[own], self.mask[own], self.rows[own])
 
 
 class TaskPrompts:
@@ -167,10 +173,14 @@ class RolloutStream:
             raise InputError(
                 f"a batch of {source.size} sequences does not divide into groups of {self.group}"
             )
+        if self.count % world():
+            raise InputError(
+                f"{self.count} groups do not divide over {world()} processes; give another batch"
+            )
         if pairs and self.group < 2:
             raise InputError("pairs are made of groups; give group=2 or more")
         self.sampling = Sampling(new=int(options.get("horizon", 256)), stop=stop)
-        self.generator = torch.Generator(device=policy.device).manual_seed(seed + 1)
+        self.generator = torch.Generator(device=policy.device).manual_seed(seed + 1 + 7919 * rank())
         self.drawn = self.spent = 0
         self.samples: list[dict[str, Any]] = []
 
@@ -209,15 +219,16 @@ class RolloutStream:
                 seq.group = seq.group + number * self.count  # type: ignore[operator]
                 whole = seq if whole is None else joined(whole, seq)
                 rows += these
-            if whole is not None and len(whole) >= self.source.size:
+            if whole is not None and len(whole) >= self.source.size // world():
                 break
         if whole is None:
             whole, rows, notes = self._once()
-        whole, rows = whole[: self.source.size], rows[: self.source.size]
+        size = self.source.size // world()
+        whole, rows = whole[:size], rows[:size]
         return Fresh(whole, ("own",), rows, self._expert_traces(), self.prompts.judge), notes
 
     def _once(self) -> tuple[Sequences, list[int], dict[str, float]]:
-        asked: Asked = self.prompts.draw(self.count)
+        asked: Asked = self.prompts.draw(self.count).share()
         seq = generate(
             self.policy, asked.prompt, asked.mask, self.sampling, group=self.group,
             generator=self.generator,

@@ -15,6 +15,7 @@ import torch
 from surpass.data.language import LanguageLog
 from surpass.data.records import Pairs, Sequences
 from surpass.errors import InputError
+from surpass.policies.sharding import rank, world
 
 __all__ = ["Batch", "RowStream"]
 
@@ -58,6 +59,11 @@ class RowStream:
             raise InputError("the data have no rows")
         self.log, self.kind, self.seed, self.total = log, kind, seed, total
         self.size = min(size, len(log))
+        if self.size % world():
+            raise InputError(
+                f"a batch of {self.size} rows does not divide over {world()} processes; give "
+                f"batch={world() * max(1, self.size // world())}"
+            )
         self.device = device
         self.drawn = 0
 
@@ -79,15 +85,19 @@ class RowStream:
         """Every row that will still be drawn."""
         if self.total is None or self.total >= 2 * self.per_epoch:
             return list(range(len(self.log)))
-        return sorted({i for n in range(self.drawn, self.total) for i in self.rows_at(n)})
+        return sorted({i for n in range(self.drawn, self.total) for i in self.own_rows(n)})
+
+    def own_rows(self, number: int) -> list[int]:
+        """The rows of a batch that this process takes."""
+        return self.rows_at(number)[rank() :: world()]
 
     def side(self, name: str, rows: list[int]) -> Sequences:
         """One side of some rows."""
         return self.log.side(name, rows).to(self.device)
 
     def next(self) -> Batch:
-        """The next batch."""
-        rows = self.rows_at(self.drawn)
+        """The next batch, or this process's share of it."""
+        rows = self.own_rows(self.drawn)
         self.drawn += 1
         name = f"rows {', '.join(str(i + 1) for i in rows[:8])}{' ...' if len(rows) > 8 else ''}"
         if self.kind == "pairs":

@@ -18,17 +18,23 @@ from torch import Tensor, nn
 
 from surpass.errors import InputError, atomic_dir
 from surpass.parts import to_json
+from surpass.policies.sharding import copied, everyone, rank, whole_of, world
 from surpass.training.modules import ModuleTrainer, Optimization
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(trainer: ModuleTrainer, folder: str | Path) -> None:
-    """Write all that changes in training."""
-    tensors = _tensors(trainer)
+    """Write all that changes in training; of several processes the first writes, and all have to
+    call it."""
+    tensors = {k: whole_of(v.detach()) for k, v in _tensors(trainer).items()}
+    streams = everyone(trainer.stream.state_dict())
+    tensors |= {k: v for part in everyone(_stored(trainer)) for k, v in part.items()}
+    if rank() > 0:
+        return
     note = {
         "step": trainer.step, "form": _form(trainer), "shape": _shape(trainer.policy.model),
-        "stream": trainer.stream.state_dict(),
+        "streams": streams,
         "generator": trainer.generator.get_state().tolist(),
         "random": torch.get_rng_state().tolist(),
     }  # fmt: skip
@@ -57,12 +63,24 @@ def load_checkpoint(trainer: ModuleTrainer, folder: str | Path) -> None:
         raise InputError(f"{folder} is a checkpoint of another recipe or other hyperparameters; "
                          "give those, or another --out")  # fmt: skip
     tensors = load_file(folder / "tensors.safetensors")
-    trainer.stream.load_state_dict(note["stream"])
+    trainer.stream.load_state_dict(_own_stream(note["streams"], trainer, folder))
     _load_stored(trainer, tensors)
     _load_tensors(trainer, tensors)
     trainer.step = int(note["step"])
     trainer.generator.set_state(torch.tensor(note["generator"], dtype=torch.uint8))
     torch.set_rng_state(torch.tensor(note["random"], dtype=torch.uint8))
+
+
+def _own_stream(states: list[Any], trainer: ModuleTrainer, folder: Path) -> Any:
+    """The state of this process's stream; rows of a log are dealt out anew to any number."""
+    if len(states) == world():
+        return states[rank()]
+    if trainer.stream.fixed:
+        return states[0]
+    raise InputError(
+        f"{folder} was written by {len(states)} processes that sampled; go on with as many, not "
+        f"with {world()}"
+    )
 
 
 def _form(trainer: ModuleTrainer) -> Any:
@@ -101,11 +119,15 @@ def _tensors(trainer: ModuleTrainer) -> dict[str, Tensor]:
             out |= {f"adam/{name}/{i}/{k}": v for k, v in moments.items()}
     for name, each in trainer.twins.items():
         out |= {f"twin/{name}/{k}": v for k, v in each.state().items()}
-    if trainer.stored is not None:
-        out |= {f"stored/{k}": v for k, v in trainer.stored.state().items()}
     for path, state in trainer.running.state.items():
         out |= {f"state/{path}/{k}": v for k, v in state.items()}
     return out
+
+
+def _stored(trainer: ModuleTrainer) -> dict[str, Tensor]:
+    if trainer.stored is None:
+        return {}
+    return {f"stored/{k}": v for k, v in trainer.stored.state().items()}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -134,20 +156,28 @@ def _load_stored(trainer: ModuleTrainer, tensors: dict[str, Tensor]) -> None:
     trainer.store(sides, coming)
 
 
+def _like(parameter: Tensor, name: str, value: Tensor) -> Tensor:
+    """A moment of Adam as its parameter is: on its device, spread as it is."""
+    if name == "step":
+        return value
+    with torch.no_grad():
+        out = torch.zeros_like(parameter)
+        copied(out, value)
+    return out
+
+
 def _load_tensors(trainer: ModuleTrainer, tensors: dict[str, Tensor]) -> None:
     mine = dict(trainer.policy.model.named_parameters())
     with torch.no_grad():
         for name, value in _under(tensors, "policy/").items():
-            mine[name].copy_(value)
+            copied(mine[name], value)
     for name, net in trainer.nets.items():
         net.load_state_dict(_under(tensors, f"net/{name}/"))
     for name, each in _optimizations(trainer).items():
         for i, p in enumerate(each.parameters):
             moments = _under(tensors, f"adam/{name}/{i}/")
             if moments:
-                each.optimizer.state[p] = {
-                    k: v if k == "step" else v.to(p.device) for k, v in moments.items()
-                }
+                each.optimizer.state[p] = {k: _like(p, k, v) for k, v in moments.items()}
     for name, each in trainer.twins.items():
         each.load(_under(tensors, f"twin/{name}/"))
     for path in trainer.running.state:

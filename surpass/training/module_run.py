@@ -21,6 +21,7 @@ from surpass.data.records import Sequences
 from surpass.errors import InputError
 from surpass.forms import Pairwise, PolicyGradient, Scored, Source
 from surpass.policies.language import LanguagePolicy, load_model
+from surpass.policies.sharding import average, join, rank
 from surpass.training.language_rollouts import LogPrompts, RolloutStream, TaskPrompts
 from surpass.training.language_streams import RowStream
 from surpass.training.module_checkpoint import load_checkpoint, save_checkpoint
@@ -67,6 +68,7 @@ def train_language(
     Raises:
         InputError: for input that cannot be used, and when the loss stops being a number.
     """
+    device = join(device)
     torch.manual_seed(seed)
     if isinstance(task, str):
         from surpass.tasks.catalog import task as open_task
@@ -84,7 +86,7 @@ def train_language(
         if place is None:
             raise InputError("resume=True needs the out=... of the run that is to go on")
         load_checkpoint(trainer, place / "checkpoint")
-    journal = _Journal(place, say, steps)
+    journal = _Journal(place, say, steps) if rank() == 0 else _Journal(None, None, steps)
     try:
         while trainer.step < steps:
             notes = trainer.update()
@@ -104,7 +106,8 @@ def train_language(
         made = LearnedReward(cast(Any, trainer.nets["reward"]), policy)
     if place is not None:
         save_checkpoint(trainer, place / "checkpoint")
-        made.save(place / "policy", overwrite=True)
+        if rank() == 0 or made is policy:  # a judge is whole on every process
+            made.save(place / "policy", overwrite=True)
     return made
 
 
@@ -240,6 +243,7 @@ class _Journal:
         """Write what an update measured, every so many updates and at the last."""
         if trainer.step % every and trainer.step != self.steps:
             return
+        notes = average(notes)
         row: dict[str, Any] = {"step": trainer.step, "seconds": time.perf_counter() - self.start}
         row |= {k: round(v, 6) for k, v in notes.items()}
         shown = ("loss", "reward", "accuracy", "kl", "length", "with_signal")

@@ -11,15 +11,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from surpass.data.records import Pairs, Sequences
 from surpass.errors import InputError
 from surpass.forms import Adam, Copy, Given, Pairwise, PolicyGradient, Scored, Train
 from surpass.objectives.advantage import group_size, share_kept, with_columns
 from surpass.objectives.ratio import summed
+from surpass.objectives.reduce import total
 from surpass.parts import Part, Schedule, initial_state, needs_of, schedules
 from surpass.policies.language import LanguagePolicy, steps_of
+from surpass.policies.sharding import agreed, whole_of, world
 from surpass.policies.token_logps import TokenStats
 from surpass.training.module_descent import ModuleDescent, descent_of, descent_of_terms
 from surpass.training.module_losses import Running, gradient_loss, pair_loss, scored_loss
@@ -61,7 +65,7 @@ class Optimization:
             raise InputError("the model has no trainable parameters; unfreeze some, or add lora=8")
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=_now(adam.lr, 0), betas=adam.betas, eps=adam.eps,
-            weight_decay=adam.weight_decay, fused=True,
+            weight_decay=adam.weight_decay, fused=world() == 1,
         )  # fmt: skip
 
     def step(self, number: int) -> float:
@@ -71,13 +75,24 @@ class Optimization:
             FloatingPointError: when the gradient is not finite; nothing has been changed then.
         """
         limit = self.adam.max_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+        if world() > 1:
+            _averaged(self.parameters)
+        size = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=world() == 1)
+        norm = float(whole_of(size))
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient is {norm}")
         self.optimizer.param_groups[0]["lr"] = _now(self.adam.lr, number)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+
+def _averaged(parameters: list[nn.Parameter]) -> None:
+    """Average gradients over processes, of parameters that each of them holds whole."""
+    for p in parameters:
+        if not isinstance(p, DTensor) and p.grad is not None:
+            dist.all_reduce(p.grad)
+            p.grad /= world()
 
 
 def _now(value: Any, step: int) -> float:
@@ -113,6 +128,8 @@ class ModuleTrainer:
         self.nets: dict[str, nn.Module] = {}
         self.stored: Stored | None = None
         self._open_nets(roles)
+        if world() > 1:
+            self._spread()
         self.main = Optimization(self._trained(), form.optimizer)
         self.also = {
             ",".join(s.nets): Optimization([p for n in s.nets for p in self.nets[n].parameters()],
@@ -141,6 +158,15 @@ class ModuleTrainer:
         anchor = getattr(self.form, "anchor", None)
         if anchor is not None and not (isinstance(anchor, Copy) and anchor.every == "batch"):
             self.twins["anchor"] = twin(self.policy, anchor)
+
+    def _spread(self) -> None:
+        if self.form.gradient is not None:
+            raise InputError("gradient rules run in one process; start it without torchrun")
+        for net in self.nets.values():
+            for tensor in (*net.parameters(), *net.buffers()):
+                dist.broadcast(tensor.data, 0)
+        if "score" not in self.needs:  # else it is a net that is trained, held by every process
+            self.policy.shard()
 
     def _trained(self) -> list[nn.Parameter]:
         if "score" in self.needs:  # a reward net is what is trained, not the policy
@@ -190,7 +216,7 @@ class ModuleTrainer:
         return torch.stack(list(seen.terms.values())).sum()
 
     def _finish(self, loss: Tensor) -> dict[str, float]:
-        value = float(loss)
+        value = float(total(loss) / world())
         if not math.isfinite(value):
             self.main.optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError(f"the loss is {value}")
@@ -222,7 +248,7 @@ class ModuleTrainer:
 
     def _prefer(self, form: Pairwise, batch: Any) -> dict[str, float]:
         pairs: Pairs = batch.pairs
-        if not len(pairs):  # every group was a tie
+        if not agreed(len(pairs), largest=False):  # every group was a tie
             return {"pairs": 0.0}
         both = joined(pairs.chosen, pairs.rejected)
         if "score" in self.needs:
@@ -283,7 +309,7 @@ class ModuleTrainer:
             found = self.running.part(form.advantage, (seq,), "advantage")
             columns |= found if isinstance(found, dict) else {"advantage": found}
             seq, columns, known, kept_share = self._selected(form, seq, columns, known)
-        if not len(seq):
+        if not agreed(int(seq.mask.any())):
             return {"kept": 0.0, "length": 0.0}
         notes = {"kept": kept_share, "length": float(seq.length.mean())}
         for epoch in range(form.epochs):
@@ -317,6 +343,8 @@ class ModuleTrainer:
         weight = self.running.part(form.select, (seq,), "select")
         kept = float(share_kept(weight))
         rows = weight.nonzero()[:, 0]
+        if world() > 1 and not len(rows):  # processes keep step: a row of no weight
+            rows = rows.new_zeros(1)
         seq = seq[rows]
         seq.mask = seq.mask * weight[rows, None]
         columns = {k: v[rows] for k, v in columns.items()}
@@ -326,7 +354,7 @@ class ModuleTrainer:
         if count == 1:
             return [None]
         order = torch.randperm(n, generator=self.generator).to(device)
-        return [part for part in order.chunk(min(count, n)) if len(part)]
+        return list(order.tensor_split(agreed(min(count, n), largest=False)))
 
     def _minibatch(
         self, form: PolicyGradient, seq: Sequences, columns: dict[str, Any], index: Tensor | None,

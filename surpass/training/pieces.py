@@ -16,6 +16,7 @@ from torch import Tensor
 
 from surpass.data.records import Sequences
 from surpass.policies.language import LanguagePolicy, attended
+from surpass.policies.sharding import agreed, world
 from surpass.policies.token_logps import TokenStats
 
 __all__ = ["backward", "joined", "leaves_of", "pieces_of", "score_all", "slice_rows"]
@@ -40,11 +41,18 @@ def pieces_of(seq: Sequences, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, len(seq))
 
 
+def in_step(seq: Sequences, size: int) -> list[tuple[int, int]]:
+    """The same, in as many pieces on every process, since passes with gradients keep step; pieces
+    that a process has no rows for are (0, 0)."""
+    own = list(pieces_of(seq, size))
+    return own + [(0, 0)] * (agreed(len(own)) - len(own))
+
+
 def score_all(
     policy: LanguagePolicy, seq: Sequences, size: int, needs: tuple[Any, ...] = ()
 ) -> TokenStats:
     """Log-probs of all rows, piece by piece, without a graph."""
-    with torch.no_grad():
+    with torch.no_grad(), policy.gathered():
         if size >= len(seq):
             return policy.score(seq, needs)
         parts = [policy.score(slice_rows(seq, a, b), needs) for a, b in pieces_of(seq, size)]
@@ -73,7 +81,8 @@ def backward(
         size: rows per piece.
         known: the log-probs of all rows, where the policy has not moved since they were computed.
     """
-    if size >= len(seq):
+    pieces = in_step(seq, size)
+    if len(pieces) == 1:
         value = loss(policy.score(seq, needs))
         value.backward()
         return value.detach()
@@ -82,11 +91,14 @@ def backward(
     names = list(leaves.statistics)
     targets = [leaves.logp, *(leaves.statistics[n] for n in names)]
     grads = torch.autograd.grad(value, targets, allow_unused=True)
-    for start, end in pieces_of(seq, size):
+    for start, end in pieces:
         wanted = [None if g is None else g[start:end] for g in grads]
-        if not any(g is not None and bool(g.any()) for g in wanted):
+        idle = not any(g is not None and bool(g.any()) for g in wanted)
+        if idle and world() == 1:
             continue  # nothing in this piece moves the policy
-        here = policy.score(slice_rows(seq, start, end), needs)
+        if start == end:
+            wanted = [None if g is None else torch.zeros_like(g[:1]) for g in grads]
+        here = policy.score(slice_rows(seq, start, max(end, start + 1)), needs)
         outputs = [here.logp, *(here.statistics[n] for n in names)]
         used = [(o, g) for o, g in zip(outputs, wanted, strict=True) if g is not None]
         torch.autograd.backward([o for o, _ in used], [g for _, g in used])

@@ -19,6 +19,7 @@ from surpass.errors import InputError
 from surpass.forms import Copy, Ema, Given, Snapshot
 from surpass.parts import Schedule
 from surpass.policies.language import LanguagePolicy, attended
+from surpass.policies.sharding import whole_of
 from surpass.policies.token_logps import TokenStats
 from surpass.training.pieces import joined, score_all
 
@@ -51,7 +52,7 @@ class Twin:
     def logps(self, seq: Sequences, size: int) -> Tensor:
         """Log-probs of the answers, without gradient."""
         if self.by_adapters:
-            with self.of.without_adapters():
+            with self.of.gathered(), self.of.without_adapters():
                 return score_all(self.of, seq, size).logp
         assert self.shown is not None
         return score_all(self.shown, seq, size).logp
@@ -60,7 +61,7 @@ class Twin:
     def score(self, seq: Sequences, needs: tuple[Any, ...] = ()) -> TokenStats:
         """Log-probs and statistics of the answers, without gradient."""
         if self.by_adapters:
-            with self.of.without_adapters():
+            with self.of.gathered(), self.of.without_adapters():
                 return self.of.score(seq, needs)
         assert self.shown is not None
         return self.shown.score(seq, needs)
@@ -83,11 +84,11 @@ class Twin:
             for mine, new in zip(
                 self.shown.model.parameters(), self.of.model.parameters(), strict=True
             ):
-                mine.lerp_(new.detach(), tau)
+                mine.lerp_(whole_of(new.detach()), tau)
 
     def _refresh(self, lag: int) -> None:
         assert self.shown is not None
-        now = {k: v.detach().clone() for k, v in self.of.model.state_dict().items()}
+        now = {k: whole_of(v.detach()).clone() for k, v in self.of.model.state_dict().items()}
         self.late.append(now)
         if len(self.late) > lag:
             self.shown.model.load_state_dict(self.late.pop(0))
@@ -148,6 +149,13 @@ class Stored:
     ) -> None:  # fmt: skip
         """Compute the rows that are missing, those of like length together, and both sides of a
         pair together, since they share their prompt."""
+        with policy.gathered():
+            self._fill(policy, sides, rows, make, size, length)
+
+    def _fill(
+        self, policy: LanguagePolicy, sides: tuple[str, ...], rows: list[int],
+        make: Callable[[str, list[int]], Sequences], size: int, length: Callable[[int], int],
+    ) -> None:  # fmt: skip
         missing = sorted((i for i in set(rows) if (sides[0], i) not in self.rows), key=length)
         for start in range(0, len(missing), size):
             these = missing[start : start + size]
