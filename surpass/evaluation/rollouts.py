@@ -80,14 +80,15 @@ def roll_out(
     n = min(episodes, 64) if copies is None else copies
     each = -(-episodes // n)
     env = task.make(n, seed=seed)
-    act = _acting(policy)
+    actor = _Actor(policy)
     obs = env.reset(seed)
     running, ages = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.long)
     returns: list[list[float]] = [[] for _ in range(n)]
     lengths: list[list[int]] = [[] for _ in range(n)]
     limit = 1_000_000 if env.spaces.horizon is None else env.spaces.horizon * each + 1
     for _ in range(limit):
-        after = env.step(act(obs))
+        after = env.step(actor.act(obs))
+        actor.remember(after.reward, after.terminated | after.truncated)
         running += after.reward.double()
         ages += 1
         for i in (after.terminated | after.truncated).nonzero()[:, 0].tolist():
@@ -105,12 +106,27 @@ def roll_out(
     return Rollouts(flat, torch.tensor([x for copy in lengths for x in copy]))
 
 
-def _acting(policy: Any) -> Callable[[Tensor], Tensor]:
-    if hasattr(policy, "policy") and hasattr(policy, "nets"):  # what `train` returns
-        policy = policy.policy
-    if hasattr(policy, "act"):
-        return lambda obs: policy.act(obs).action
-    return policy
+class _Actor:
+    """A policy with its memory, or a function from observations to actions.
+
+    A policy that has `remember(memory, reward, done)` is told what every step paid.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        if hasattr(policy, "policy") and hasattr(policy, "nets"):  # what `train` returns
+            policy = policy.policy
+        self.policy, self.memory = policy, None
+
+    def act(self, obs: Tensor) -> Tensor:
+        if not hasattr(self.policy, "act"):
+            return self.policy(obs)
+        acted = self.policy.act(obs, self.memory)
+        self.memory = acted.memory
+        return acted.action
+
+    def remember(self, reward: Tensor, done: Tensor) -> None:
+        if self.memory is not None and hasattr(self.policy, "remember"):
+            self.memory = self.policy.remember(self.memory, reward, done)
 
 
 def during(task: Any, episodes: int = 20, seed: int = 10_000) -> Callable[[Any], dict[str, float]]:

@@ -142,6 +142,13 @@ class InEnvironment(nn.Module):
             acted.logp = None if acted.logp is None else acted.logp[0]
         return acted
 
+    @torch.no_grad()
+    def remember(self, memory: Any, reward: Tensor, done: Tensor) -> Any:
+        """The memory after a step that paid `reward` [B] and ended the episodes in `done`; policies
+        that keep none have nothing to remember."""
+        told = getattr(self.policy, "remember", None)
+        return memory if told is None else told(memory, reward, done)
+
     def forward(self, obs: Tensor) -> Tensor:
         return self.act(obs).action
 

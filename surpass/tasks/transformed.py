@@ -185,12 +185,22 @@ class ResidualTask:
 
         class Corrected:
             def act(self, obs: Tensor, memory: Any = None) -> Acted:
-                chunk, place = memory or (None, task.execute)
-                if chunk is None or place >= task.execute or len(chunk) != len(obs):
-                    chunk, place = task.proposed(obs), 0
-                pending = chunk[:, place]
+                if memory is None or len(memory[0]) != len(obs):
+                    chunk = task.proposed(obs)
+                    place = torch.zeros(len(obs), dtype=torch.long, device=obs.device)
+                else:
+                    chunk, place = memory
+                    anew = place >= task.execute
+                    if bool(anew.any()):
+                        chunk = torch.where(anew[:, None, None], task.proposed(obs), chunk)
+                        place = torch.where(anew, 0, place)
+                pending = chunk[torch.arange(len(obs), device=obs.device), place]
                 rho = policy.act(task.seen(obs, pending)).action
                 return Acted(pending + task.scale * rho, None, (chunk, place + 1))
+
+            def remember(self, memory: Any, reward: Tensor, done: Tensor) -> Any:
+                chunk, place = memory
+                return chunk, torch.where(done, task.execute, place)  # a new episode, a new chunk
 
             def given(self, **condition: Any) -> Policy:
                 return task.outward(policy.given(**condition)).policy

@@ -102,6 +102,9 @@ def test_a_corrected_policy_keeps_its_chunk_in_memory():
         memory = acted.memory
         played.append(acted.action.item())
     assert played == pytest.approx([0.2, 0.3, 0.4, 0.5]) and base.asked == 2
+    policy.act(obs, memory)
+    memory = policy.remember(memory, torch.zeros(1), torch.ones(1, dtype=torch.bool))
+    assert policy.act(obs, memory).action.item() == pytest.approx(0.8)  # the fourth chunk's first
 
 
 def test_a_saved_residual_environment_goes_on_alike():

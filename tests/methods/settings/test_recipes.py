@@ -7,6 +7,7 @@ from training_logs import bandit
 
 from surpass.parts import from_json, needs_of, to_json
 from surpass.registry import recipe
+from surpass.tasks.goals import goal_log
 from surpass.tasks.spread import spread_log
 from surpass.training.compiling import traced
 from surpass.training.engine import Engine
@@ -26,8 +27,10 @@ SMALL = {
     "fisor": ({"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16}, risky),
     "cfcql": ({"hidden": (8,), "batch": 16}, lambda: spread_log(3, 40)),
     "conservative-fb": ({"d": 4, "hidden": (8, 8), "batch": 16}, risky),
+    "idaq": ({"tasks": 3, "d": 4, "members": 3, "hidden": (8, 8), "batch": 16},
+             lambda: goal_log((0.0, 1.0, 2.0), 3)),
     "cfcql:joint": ({"hidden": (8,), "batch": 16}, lambda: spread_log(3, 40)),
-}
+}  # fmt: skip
 
 
 def engine_of(form, rows, **more):
