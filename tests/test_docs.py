@@ -72,3 +72,17 @@ def test_the_catalogue_lists_every_system_once(generate):
 
     keys = re.findall(r"^\| `([^`]+)` \|", generate.systems(), re.MULTILINE)
     assert sorted(keys) == sorted(systems())
+
+
+def test_the_language_page_runs_as_written(tmp_path, capsys, monkeypatch):
+    """Vital: the quick start of language models, about ten seconds."""
+    pytest.importorskip("transformers")
+    names: dict = {}
+    blocks = BLOCK.findall((ROOT / "docs" / "language.md").read_text(encoding="utf-8"))
+    assert len(blocks) == 4
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, "docs/language.md", "exec"), names)
+    assert "PROMOTE" in capsys.readouterr().out
+    assert (tmp_path / "report" / "policy" / "model.safetensors").exists()
+    assert (tmp_path / "judge" / "policy" / "reward.safetensors").exists()
