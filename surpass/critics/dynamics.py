@@ -128,7 +128,8 @@ def counted_values(
     transitions, each row by `weight`; None where there are more than `most` observations.
 
     An action that was never taken in a state does there what the others did on average, and a state
-    that was never left is an end. Solved, or summed over the horizon where gamma is 1.
+    that was never left is an end. Solved, or summed over the horizon where
+    gamma is 1 and episodes were cut.
     """
     obs, then = (x.reshape(len(x), -1).float() for x in (log.obs, log.next_obs))
     if len(torch.unique(obs[: 50 * most], dim=0)) > most:
@@ -155,7 +156,7 @@ def counted_values(
         r = torch.where(never[..., 0], paid.sum(1, keepdim=True) / every,
                         paid / seen.clamp_min(1e-300))  # fmt: skip
         P_pi, r_pi = torch.einsum("sa,sat->st", pi, P), (pi * r).sum(1)
-        if asked.gamma < 1:
+        if asked.gamma < 1 or not bool(log.truncated.any()):
             v = torch.linalg.solve(torch.eye(S, dtype=w.dtype) - asked.gamma * P_pi, r_pi)
         else:
             v = torch.zeros_like(r_pi)

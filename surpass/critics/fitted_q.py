@@ -4,7 +4,7 @@ of another."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surpass.errors import InputError
-from surpass.objectives.views import TrajectoryQuery
+from surpass.objectives.views import TrajectoryQuery, ones_like_rows
 
-__all__ = ["FittedQ", "Fourier", "RandomBins", "here_and_later"]
+__all__ = ["Bootstrapped", "FittedQ", "Fourier", "RandomBins", "here_and_later"]
 
 PathPredictor = Callable[[TrajectoryQuery], Tensor]
 
@@ -110,6 +110,7 @@ class FittedQ:
         eye = self.ridge * torch.eye(k, dtype=phi.dtype)
         after = phi.new_zeros(n)
         last = query.mask.sum(1).long() - 1
+        weight = ones_like_rows(query)
         for t in reversed(range(T)):
             if query.cut is not None and t + 1 < T:
                 behind = (query.beyond_target * (made(query.beyond) @ out[t + 1].T)).sum(-1)
@@ -117,8 +118,8 @@ class FittedQ:
             y = query.reward[:, t] + query.gamma * after
             for a in range(actions):
                 rows = ((query.action[:, t] == a) & (query.mask[:, t] > 0)).to(phi.dtype)
-                x = phi[:, t] * rows[:, None]
-                out[t, a] = torch.linalg.solve(x.T @ x + eye, x.T @ y)
+                x = phi[:, t] * (rows * weight)[:, None]
+                out[t, a] = torch.linalg.solve(x.T @ phi[:, t] + eye, x.T @ y)
             value = (query.target[:, t] * (phi[:, t] @ out[t].T)).sum(-1)
             after = query.mask[:, t] * value
         return out
@@ -129,10 +130,12 @@ class FittedQ:
         phi, actions = made(query.context), query.target.shape[-1]
         k = phi.shape[-1]
         here, then = here_and_later(query, made, phi)
-        here, then = here[query.mask > 0], then[query.mask > 0]
-        left = here.T @ (here - query.gamma * then)
+        inside = query.mask > 0
+        here, then = here[inside], then[inside]
+        weighed = here * ones_like_rows(query)[:, None].expand_as(query.mask)[inside][:, None]
+        left = weighed.T @ (here - query.gamma * then)
         left += self.ridge * torch.eye(actions * k, dtype=phi.dtype)
-        right = here.T @ query.reward[query.mask > 0]
+        right = weighed.T @ query.reward[inside]
         return torch.linalg.solve(left, right).view(1, actions, k)
 
 
@@ -162,6 +165,33 @@ def _beyond(
 
 def _product(weight: Float[Tensor, "... A"], phi: Float[Tensor, "... k"]) -> Tensor:
     return (weight[..., None] * phi[..., None, :]).flatten(-2)
+
+
+@dataclass(frozen=True)
+class Bootstrapped:
+    """The nuisance "start" of a model that is fitted again and again, each time under other random
+    weights of the episodes: the spread of its values is that of repeated logs.
+
+    Exponential weights, one an episode: Rubin, The Bayesian bootstrap (1981); for fitted Q
+    evaluation Hao, Ji, Duan, Lu, Szepesvari and Wang, Bootstrapping fitted Q-evaluation for
+    off-policy inference (2021).
+    """
+
+    model: FittedQ = FittedQ()
+    members: int = 20
+    seed: int = 0
+
+    def starts(self, query: TrajectoryQuery) -> tuple[Float[Tensor, "N n"], Float[Tensor, "N n"]]:
+        """Each member's value of every start, and its weights."""
+        generator = torch.Generator().manual_seed(self.seed)
+        weight = torch.empty(len(query.reward), self.members, dtype=query.reward.dtype)
+        weight = weight.exponential_(generator=generator)
+        weight = weight / weight.mean(0)
+        values = []
+        for w in weight.T:
+            q = self.model.learn(replace(query, weights=w))(query)
+            values.append((query.target[:, 0] * q[:, 0]).sum(-1))
+        return torch.stack(values, 1), weight
 
 
 @dataclass(frozen=True)

@@ -116,12 +116,12 @@ def _asked(
     room = 0.1 * (high - low)
     outcome = torch.cat([then - obs, log.reward.float()[:, None]], 1)
     spread = outcome.std(0)
-    horizon = longest
-    if gamma < 1 and cut:
+    horizon = longest if cut else 10 * longest  # without cuts the model ends episodes itself
+    if 0 < gamma < 1:
         horizon = math.ceil(math.log(1e-3) / math.log(gamma))
 
     def choose(x: Tensor) -> Tensor:
-        found = torch.as_tensor(target.choose(x))
+        found = torch.as_tensor(target.choose(x.to(log.obs.dtype)))
         return found.float() if target.actions else unit_actions(found.float(), spaces)
 
     return Asked(

@@ -12,6 +12,7 @@ from scipy import stats
 from tensordict import TensorDict
 from torch import Tensor
 
+from surpass.critics.fitted_q import Bootstrapped
 from surpass.critics.rewards import cross_fitted
 from surpass.data.records import Sequences, Transitions
 from surpass.errors import InputError
@@ -171,7 +172,10 @@ def fitted(
     its numbers mean the same everywhere.
     """
     for column, nuisance in form.nuisances.items():
-        if column == "bin":
+        if isinstance(nuisance, Bootstrapped):
+            found, weight = nuisance.starts(query)
+            query = replace(query, extras={**query.extras, "multiplier": weight})
+        elif column == "bin":
             found = nuisance.learn(query)(query)
         else:
             found = cross_fitted(nuisance, query, folds=folds, seed=seed).column  # type: ignore[arg-type]
@@ -231,9 +235,13 @@ def evaluate_trajectories(
             _suits(key, form, query)
             net = _trained_of(form)
             if net is not None:
-                value, gain = _by_members(form, net, rows_of(log), actor, query, level, seed)
+                asked = _with_nets(net, rows_of(log), actor, query, seed)
             else:
-                score = form.score(fitted(query, form, folds, seed))
+                asked = fitted(query, form, folds, seed)
+            score = form.score(asked)
+            if form.unit == "member":
+                value, gain = _by_members(score, asked, level)
+            else:
                 value = interval(method, score, level=level)
                 gain = interval(method, score - paid, level=level)
             rows.append(
@@ -278,18 +286,21 @@ def _suits(key: str, form: Estimator, query: TrajectoryQuery) -> None:
         raise InputError(f"{key} is for discrete actions; take fqe-nets or model-based")
 
 
-def _by_members(
-    form: Estimator, net: Any, log: Transitions, actor: Any, query: TrajectoryQuery, level: float,
-    seed: int,
-) -> tuple[Interval, Interval]:  # fmt: skip
-    """Value and gain by trained members, each an estimate from its own weighting of the episodes:
-    Student's interval of their mean, as wide as they are apart."""
+def _with_nets(
+    net: Any, log: Transitions, actor: Any, query: TrajectoryQuery, seed: int
+) -> TrajectoryQuery:
+    """The query with what trained nets think of the starts."""
     if isinstance(actor, Tensor):
         raise InputError("nets need the policy itself, not its probabilities in the logged states")
     found = start_values(net, log, actor, query.gamma, seed)
     asked = {"start": found.values, "multiplier": found.multiplier}
-    value = form.score(replace(query, extras={**query.extras, **asked}))
-    weight = found.multiplier
+    return replace(query, extras={**query.extras, **asked})
+
+
+def _by_members(value: Tensor, query: TrajectoryQuery, level: float) -> tuple[Interval, Interval]:
+    """Value and gain by members [n], each an estimate from its own weighting of the episodes:
+    Student's interval of their mean, as wide as they are apart."""
+    weight = query.extras["multiplier"]
     gain = value - (weight * query.paid[:, None]).sum(0) / weight.sum(0)
     t = float(stats.t.ppf(1 - level / 2, max(len(value) - 1, 1)))
     out = []

@@ -4,7 +4,7 @@ processes."""
 from __future__ import annotations
 
 from surpass.critics.dynamics import DynamicsNets
-from surpass.critics.fitted_q import FittedQ, RandomBins
+from surpass.critics.fitted_q import Bootstrapped, FittedQ, RandomBins
 from surpass.critics.minimax_weights import MinimaxWeights
 from surpass.critics.policy_values import ValueNets
 from surpass.forms import Estimator
@@ -18,7 +18,6 @@ from surpass.objectives.trajectory_scores import (
     marginal,
     member_values,
     modeled_path,
-    path_alone,
     per_step,
     trajectory,
 )
@@ -61,11 +60,13 @@ def snpdis() -> Estimator:
 
 
 @system("fqe")
-def fqe(model: FittedQ = FittedQ()) -> Estimator:
-    """The direct method: fitted Q evaluation's value of the starts."""
+def fqe(model: FittedQ = FittedQ(), members: int = 20) -> Estimator:
+    """The direct method: fitted Q evaluation's value of the starts, by `members` fits, each to its
+    own weighting of the episodes."""
     return Estimator(
-        path_alone(), {"q": model}, unit="episode", biased=True, assumptions="the model is right"
-    )
+        member_values(), {"start": Bootstrapped(model, members)}, unit="member", biased=True,
+        assumptions="the model is right; the interval holds what repeated logs would change",
+    )  # fmt: skip
 
 
 @system("drt")
