@@ -12,9 +12,8 @@ from torch import Tensor
 from surpass.critics.fitted_q import FittedQ, Fourier, RandomBins
 from surpass.evaluation.trajectories import fitted, trajectory_query
 from surpass.evidence.declaration import Result, at_most, evidence
-from surpass.forms import Estimator
-from surpass.methods.ope.trajectories import pdis, snpdis, sntis, tis
-from surpass.objectives.trajectory_scores import abstract_reward_process, path_alone
+from surpass.methods.ope.trajectories import fqe, pdis, snpdis, sntis, tis
+from surpass.objectives.trajectory_scores import abstract_reward_process
 from surpass.objectives.views import TrajectoryQuery
 from surpass.tasks.control import CartPole
 from surpass.tasks.episodes import episodes
@@ -46,11 +45,6 @@ def _star(query: TrajectoryQuery, seed: int, **shown: Any) -> dict[tuple[int, An
     return out
 
 
-def _direct(features: Fourier) -> Estimator:
-    """Fitted Q evaluation of starts, each by a model that did not see its episode."""
-    return Estimator(path_alone(), {"q": FittedQ(features)}, unit="episode", biased=True)
-
-
 def vars_of(query: TrajectoryQuery) -> dict[str, Any]:
     """The fields of a query."""
     return {name: getattr(query, name) for name in query.__dataclass_fields__}
@@ -78,7 +72,7 @@ def star_evidence(seed: int, zoo: Any) -> Result:
     truth = float(trajectory_query(TARGET, on_policy, GAMMA).paid.mean())
     forms = {
         "tis": tis(), "pdis": pdis(), "sntis": sntis(), "snpdis": snpdis(),
-        "fqe": _direct(Fourier(0)), "fqe-fourier": _direct(Fourier(40)),
+        "fqe": fqe(FittedQ(Fourier(0)), 0), "fqe-fourier": fqe(FittedQ(Fourier(40)), 0),
     }  # fmt: skip
     mse: dict[int, tuple[dict[Any, float], dict[Any, float]]] = {}
     hidden: dict[Any, float] = {}

@@ -34,7 +34,7 @@ def _softmax(mdp: TabularMDP, strength: float) -> Tensor:
 
 def _forms() -> dict[str, Estimator]:
     model = FittedQ(by_step=True)
-    return {"dm": fqe(model), "pdis": pdis(), "snpdis": snpdis(), "dr": drt(model)}
+    return {"dm": fqe(model, 0), "pdis": pdis(), "snpdis": snpdis(), "dr": drt(model)}
 
 
 @evidence(

@@ -18,6 +18,7 @@ from surpass.objectives.trajectory_scores import (
     marginal,
     member_values,
     modeled_path,
+    path_alone,
     per_step,
     trajectory,
 )
@@ -62,7 +63,13 @@ def snpdis() -> Estimator:
 @system("fqe")
 def fqe(model: FittedQ = FittedQ(), members: int = 20) -> Estimator:
     """The direct method: fitted Q evaluation's value of the starts, by `members` fits, each to its
-    own weighting of the episodes."""
+    own weighting of the episodes; with 0 members by one fit, whose interval is that of the starts
+    alone."""
+    if not members:
+        return Estimator(
+            path_alone(), {"q": model}, unit="episode", biased=True,
+            assumptions="the model is right and free of noise",
+        )  # fmt: skip
     return Estimator(
         member_values(), {"start": Bootstrapped(model, members)}, unit="member", biased=True,
         assumptions="the model is right; the interval holds what repeated logs would change",
