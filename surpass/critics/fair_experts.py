@@ -57,9 +57,9 @@ class FairExperts:
     """f(x) = sum_k g_k(x) sigma(w_k'x + b_k), g = softmax(V x + c); one pass of stochastic gradient
     descent on cross-entropy + penalty gap^2 + decay (|w|^2 + |V|^2).
 
-    `grow` adds an expert when the penalized loss of a window lies above the mean of the windows
-    since the last change by `alarm` standard deviations, `patience` windows in a row; then the old
-    experts learn ten times slower and the window's statistics begin anew.
+    `watch` calls it drift when the mean over the last `patience` windows of the penalized loss, of
+    the error or of the gap's size lies `alarm` standard errors above that of the windows before;
+    `grow` then adds an expert, the old ones learn ten times slower, and the statistics begin anew.
 
     Args:
         features: d. measure, penalty: of fairness. rate, size: of the steps. window: rows.
@@ -72,8 +72,8 @@ class FairExperts:
     rate: float = 0.5
     size: int = 64
     window: int = 500
-    alarm: float = 3.0
-    patience: int = 2
+    alarm: float = 4.0
+    patience: int = 3
     most: int = 8
     decay: float = 1e-4
     slow: float = 0.1
@@ -84,7 +84,8 @@ class FairExperts:
     rates: Tensor = field(init=False)
     mean: Tensor = field(init=False)
     history: list[tuple[float, float, float]] = field(default_factory=list)
-    high: int = 0
+    recent: list[tuple[float, float, float]] = field(default_factory=list)
+    age: int = 1  # how many of the last windows stand out
 
     def __post_init__(self) -> None:
         d = self.features
@@ -144,27 +145,29 @@ class FairExperts:
         self.mean = 0.95 * self.mean + 0.05 * x.mean(0) if self.history else x.mean(0)
 
     def watch(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[float, float, float, bool]:
-        """Score a window before learning from it: error, gap, how many standard deviations its
-        penalized loss lies above the windows before, and whether that is drift."""
+        """Score a window before learning from it: error, gap, how many standard errors the last
+        windows lie above those before (in loss, error or gap), and whether that is drift."""
         with torch.no_grad():
             entropy, gap = self.losses(x, y, z)
             wrong = float(((self.predict(x) >= 0.5) != (y >= 0.5)).float().mean())
-        loss = float(entropy + self.penalty * gap.square())
-        before = np.array([h[0] for h in self.history])
-        z_score = 0.0
-        if len(before) >= 5:
-            z_score = float((loss - before.mean()) / max(before.std(ddof=1), 1e-3))
-        self.high = self.high + 1 if z_score > self.alarm else 0
-        drifted = self.high >= self.patience
-        if self.high == 0:
-            self.history.append((loss, wrong, float(gap)))
-            self.history = self.history[-30:]
+        row = (float(entropy + self.penalty * gap.square()), wrong, abs(float(gap)))
+        self.recent.append(row)
+        if len(self.recent) > self.patience or len(self.history) < 5:
+            self.history = [*self.history, self.recent.pop(0)][-30:]
+        if len(self.recent) < self.patience:
+            return wrong, float(gap), 0.0, False
+        before = np.array(self.history)
+        spread = np.maximum(before.std(0, ddof=1), 1e-3) / self.patience**0.5
+        z_score = float(((np.mean(self.recent, axis=0) - before.mean(0)) / spread).max())
+        alone = (np.array(self.recent) - before.mean(0)) / (spread * self.patience**0.5)
+        self.age = int((alone.max(1) > 2.0)[::-1].cumprod().sum())
+        drifted = z_score > self.alarm
         return wrong, float(gap), z_score, drifted
 
     def grow(self, x: Tensor, y: Tensor, z: Tensor) -> None:
         """A new expert that starts as a logistic regression on the recent rows, with gate weight
         1 / (K + 1); experts that lost their say are dropped."""
-        self.history, self.high = [], 0
+        self.history, self.recent = [], []
         if self.most < 2:
             return
         share = self.gates(x).mean(0)

@@ -164,6 +164,7 @@ class RecoveringPlay:
     def __init__(self, arms: RecoveringArms, rounds: int, total: int) -> None:
         self.arms, self.rounds, self.total = arms, rounds, total
         self.count, self.paid = np.zeros(arms.rewards.shape), np.zeros(arms.rewards.shape)
+        self.t = 0
 
     def records(self) -> Any:
         """How often each arm was pulled after each rest, what that paid, and the rounds in all."""
@@ -172,7 +173,7 @@ class RecoveringPlay:
     def follow(self, plan: Any, rng: np.random.Generator) -> float:
         """One phase; the mean of the expected rewards a round."""
         earned = 0.0
-        for t in range(self.rounds):
+        for t in range(self.t, self.t + self.rounds):
             pulled = plan.pulled(t)
             if not pulled:
                 self.arms.rest += 1
@@ -181,4 +182,5 @@ class RecoveringPlay:
             np.add.at(self.count, (pulled, rested - 1), 1)
             np.add.at(self.paid, (pulled, rested - 1), reward)
             earned += float(self.arms.rewards[pulled, rested - 1].sum())
+        self.t += self.rounds  # an unchanged plan goes on without a seam
         return earned / self.rounds

@@ -144,13 +144,14 @@ def _labeled(rows: Any, state: Kept) -> tuple[Tensor, Tensor, Tensor]:
 
 @part(state=dict)
 def fairness(state: Any, rows: Any, /) -> tuple[Reading, Any]:
-    """How many standard deviations the window's penalized loss lies above the usual; on drift the
-    mixture grows. `why` names the columns whose contribution to the gap between the groups moved
+    """How many standard errors the last three windows lie above the usual, in penalized loss, error
+    or gap; on drift the mixture grows. `why` names the columns whose contribution to the gap
+    between the groups moved
     most (Shapley values, in logits)."""
     model: FairExperts = state["model"]
     x, y, z = _labeled(rows, state)
     wrong, gap, score, drifted = model.watch(x, y, z)
-    begun = state["batch"] - model.high + 1
+    first = state["batch"] - max(model.age, 1) + 1
     if drifted:
         model.grow(x, y, z)
     model.learn(x, y, z)
@@ -166,7 +167,7 @@ def fairness(state: Any, rows: Any, /) -> tuple[Reading, Any]:
     kept = {**state, "batch": state["batch"] + 1}
     if drifted:
         kept |= {"usual": phi, "usual z": z}
-    return Reading(score, model.alarm, drifted, begun if drifted else None, why, extras), kept
+    return Reading(score, model.alarm, drifted, first if drifted else None, why, extras), kept
 
 
 def _apart(phi: Tensor, z: Tensor) -> Tensor:
