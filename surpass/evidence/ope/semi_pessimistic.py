@@ -13,7 +13,7 @@ from surpass.objectives.reward_bounds import count_bound
 from surpass.tasks.tabular import TabularMDP
 from surpass.tasks.trap_grid import Labeled, label_rows, random_rows, trap_grid
 
-DRAWS, LABELS, UNLABELED = 8, (100, 300, 1000, 2000), 5000
+DRAWS, LABELS, UNLABELED = 2, (100, 300, 1000, 2000), 5000
 WIDTHS = (0.2, 0.4, 0.8)  # of the rival with labeled rows only: the best in hindsight
 
 
@@ -55,12 +55,15 @@ def compared(
     claim="imputing rewards by a lower bound beats imputing them by the mean (by 5 % of the "
     "optimum, with 300, 1,000 and 2,000 labels), labeled rows alone with pessimism (by 20 %, 300 "
     "labels) and zeros for unlabeled rows",
-    setting="6 x 6 grid with slips, 5 traps and a goal, reward noise 0.5, 5,000 unlabeled rows, 8 "
+    setting="6 x 6 grid with slips, 5 traps and a goal, reward noise 0.5, 5,000 unlabeled rows, 2 "
     "grids a seed, exact values",
     baseline="the mean of the labels, 0 where there is none",
     metric="value in percent of the optimum, 300 labels",
     bar=at_least(5.0),
+    seeds=40,
     minutes=1,
+    note="Labeled rows alone, with unseen pairs worth -1 for ever and the penalty tuned, are a "
+    "stronger rival than claimed: they lose by a few percent of the optimum, not by 20.",
 )
 def semi_pessimistic_evidence(seed: int, zoo: Any) -> Result:
     rng = np.random.default_rng(seed)
