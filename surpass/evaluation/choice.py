@@ -38,7 +38,9 @@ def many_actions(actions: int, rows: int, full: bool, described: bool) -> tuple[
     the sentence is empty where there are few actions."""
     if actions < MANY:
         return False, ""
-    seen = f"with {actions:,} actions each was logged about {rows / actions:,.0f} times"
+    often = rows / actions
+    times = "less than once" if often < 0.75 else "once" if often < 1.5 else f"{often:,.0f} times"
+    seen = f"with {actions:,} actions each was logged about {times}"
     if not full:
         return False, (
             f"OffCEM is left out: {seen}, so clusters of actions would be weighed instead of "
