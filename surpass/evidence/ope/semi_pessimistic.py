@@ -62,8 +62,8 @@ def compared(
     bar=at_least(5.0),
     seeds=40,
     minutes=1,
-    note="Labeled rows alone, with unseen pairs worth -1 for ever and the penalty tuned, are a "
-    "stronger rival than claimed: they lose by a few percent of the optimum, not by 20.",
+    note="Imputed means lose by 3.8 points rather than 5 with 2,000 labels; labeled rows alone, "
+    "with unseen pairs worth -1 for ever and the penalty tuned, are as good as ours.",
 )
 def semi_pessimistic_evidence(seed: int, zoo: Any) -> Result:
     rng = np.random.default_rng(seed)
