@@ -283,6 +283,14 @@ def kl_in_reward(nets: Nets, seq: Sequences, /, beta: float = 0.05) -> Sequences
     return _with_reward(seq, seq.reward - beta * apart)
 
 
+def _regrouped(seq: Sequences, group: Tensor) -> Sequences:
+    if hasattr(seq, "filled"):
+        return cast(Any, seq).filled(group=group)
+    other = cast(Any, seq).clone(recurse=False)
+    other.group = group
+    return other
+
+
 def _with_reward(seq: Sequences, reward: Tensor) -> Sequences:
     if hasattr(seq, "filled"):
         return cast(Any, seq).filled(reward=reward)
@@ -304,12 +312,13 @@ def own_of(seq: Sequences) -> Bool[Tensor, "B"]:
 def imitating(
     seq: Sequences, /, inner: Part[[Sequences], Any] = group_centered(), weight: float = 1.0
 ) -> Float[Tensor, "B T"]:  # fmt: skip
-    """`inner` over the policy's own answers alone, and the constant `weight` for expert traces."""
+    """`inner`, which compares within groups, over the policy's own answers alone, and the constant
+    `weight` for expert traces."""
+    assert seq.group is not None
     own = own_of(seq)
-    mine = cast(Any, seq)[own]
-    out = weight * decided(seq.mask)
-    out[own] = inner(mine)
-    return out
+    alone = -1 - torch.arange(len(own), device=own.device)  # each trace a group of its own
+    mine = _regrouped(seq, torch.where(own, seq.group, alone))
+    return torch.where(own[:, None], inner(mine), weight * decided(seq.mask))
 
 
 @part(needs=("group",))

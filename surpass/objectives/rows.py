@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor
@@ -55,13 +55,13 @@ class Rows:
     def __len__(self) -> int:
         return next(iter(self.columns.values())).shape[0]
 
-    def filled(self, **columns: Tensor) -> Rows:
+    def filled(self, **columns: Tensor) -> Self:
         """A copy with some columns set."""
-        return Rows({**self.columns, **columns}, self.sources, self.log)
+        return type(self)({**self.columns, **columns}, self.sources, self.log)
 
-    def __getitem__(self, index: Any) -> Rows:
+    def __getitem__(self, index: Any) -> Self:
         cut = {name: column[index] for name, column in self.columns.items()}
-        return Rows(cut, self.sources, self.log)
+        return type(self)(cut, self.sources, self.log)
 
 
 def discounted(rows: Rows, gamma: float | Tensor) -> Float[Tensor, "B"]:

@@ -38,8 +38,14 @@ class _Through(nn.Module):
 class Borrowed:
     """`net` with other `tensors` (parameters and buffers by name)."""
 
-    def __init__(self, net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        self._net, self._tensors = net, dict(tensors)
+    def __init__(self, net: nn.Module | Borrowed, tensors: Mapping[str, Tensor]) -> None:
+        self._net: nn.Module = net._net if isinstance(net, Borrowed) else net
+        self._tensors = dict(tensors)
+
+    def named_parameters(self) -> list[tuple[str, Tensor]]:
+        """What was lent of the net's parameters, by name."""
+        own = {name for name, _ in self._net.named_parameters()}
+        return [(k, v) for k, v in self._tensors.items() if k in own]
 
     def _run(self, method: str | None, *given: Any, **named: Any) -> Any:
         lent = {f"net.{k}": v for k, v in self._tensors.items()}
@@ -139,5 +145,5 @@ def after_step(
     return outer(_with(nets, net, module, moved), rows)
 
 
-def _with(nets: Any, name: str, module: nn.Module, parameters: Mapping[str, Tensor]) -> Any:
+def _with(nets: Any, name: str, module: Any, parameters: Mapping[str, Tensor]) -> Any:
     return _Moved(nets, name, Borrowed(module, parameters))

@@ -44,10 +44,6 @@ class SequenceRows(Rows):
         """How many decisions each sequence has, [M]."""
         return self.mask.sum(-1)
 
-    def filled(self, **columns: Tensor) -> SequenceRows:
-        """A copy with some columns set."""
-        return SequenceRows({**self.columns, **columns}, self.sources, self.log)
-
     def __getattr__(self, name: str) -> Any:
         columns = object.__getattribute__(self, "columns")
         if name not in columns and name in Sequences.__dataclass_fields__:  # type: ignore[attr-defined]
