@@ -92,7 +92,9 @@ def generate(
         )
     if sampling.stop and policy.tokenizer is None:
         raise InputError("stop strings need a tokenizer; give tokenizer=...")
-    with policy.gathered():
+    if policy.sampler is not None:
+        return policy.sampler.answers(policy, prompt, prompt_mask, sampling, group, generator)
+    with policy.gathered(), policy.precise():
         return _answered(policy, prompt, prompt_mask, sampling, group, generator)
 
 

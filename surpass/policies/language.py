@@ -22,7 +22,15 @@ from surpass.errors import InputError, atomic_dir, extra
 from surpass.objectives.divergence import entropy
 from surpass.objectives.views import Steps
 from surpass.policies.sharding import Sharded, rank, whole_of
-from surpass.policies.token_logps import Tokens, TokenStats, base_of, token_logps
+from surpass.policies.token_logps import (
+    Tokens,
+    TokenStats,
+    base_of,
+    packed,
+    token_logps,
+    trains_fused,
+    unpacked,
+)
 
 __all__ = ["LanguagePolicy", "attended", "load_model", "tokens_of"]
 
@@ -61,6 +69,9 @@ class LanguagePolicy:
         self.tokenizer = tokenizer
         self.temperature = temperature
         self.sharded: Sharded | None = None
+        self.packing = False
+        self.precision: torch.dtype | None = None
+        self.sampler: Any = None
         self._whole = 0
         check_pair(model, tokenizer)
 
@@ -119,15 +130,27 @@ class LanguagePolicy:
         """Log-probs and statistics of the answers, [B, T]."""
         prompt = 0 if seq.prompt is None else seq.prompt.shape[1]
         asked: tuple[Any, ...] = tuple(n for n in needs if callable(n))
-        tokens, t = tokens_of(seq), self.temperature
-        if self.sharded is not None and torch.is_grad_enabled():
-            stats = self.sharded.score(tokens, asked, t)
-        else:
-            with self.gathered():
-                stats = token_logps(self.model, tokens, needs=asked, temperature=t)
+        tokens, place = tokens_of(seq), None
+        if self.packing and not trains_fused(self.model):
+            tokens, place = packed(tokens)
+        with self.precise():
+            stats = self._scored(tokens, asked)
+        if place is not None:
+            stats = unpacked(stats, place)
         return TokenStats(
             stats.logp[:, prompt:], {k: v[:, prompt:] for k, v in stats.statistics.items()}
         )
+
+    def _scored(self, tokens: Tokens, needs: tuple[Any, ...]) -> TokenStats:
+        if self.sharded is not None and torch.is_grad_enabled():
+            return self.sharded.score(tokens, needs, self.temperature)
+        with self.gathered():
+            return token_logps(self.model, tokens, needs=needs, temperature=self.temperature)
+
+    def precise(self) -> Any:
+        """The precision that products are computed in."""
+        kind = self.device.type
+        return torch.autocast(kind, self.precision, enabled=self.precision is not None)
 
     def steps(self, record: Sequences, needs: tuple[Any, ...] = ()) -> Steps:
         """What losses see of a record under this policy."""
@@ -175,6 +198,20 @@ def steps_of(seq: Sequences, stats: TokenStats, **columns: Any) -> Steps:
         turn=seq.turn, group=seq.group, source=seq.source,
         entropy=stats.statistics.get(entropy.__name__), extras=extras, **columns,
     )  # fmt: skip
+
+
+def chosen_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """None for full precision, or bfloat16; "auto" takes it on a GPU that has it.
+
+    Raises:
+        InputError: on another name, or where the GPU does not have it.
+    """
+    if name not in ("auto", "fp32", "bf16"):
+        raise InputError(f"precision={name!r}: fp32, bf16 or auto")
+    has = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if name == "bf16" and device.type == "cuda" and not has:
+        raise InputError("this GPU does not compute in bfloat16; give precision='fp32'")
+    return torch.bfloat16 if name == "bf16" or (name == "auto" and has) else None
 
 
 def check_pair(model: nn.Module, tokenizer: Any) -> None:

@@ -24,8 +24,20 @@ from surpass.policies.llama import fits
 from surpass.policies.packed_llama import packed_states
 
 __all__ = [
-    "Head", "TokenStats", "Tokens", "aligned", "base_of", "decoder_of", "head_of", "readout",
-    "token_logps", "trunk", "unaligned",
+    "Head",
+    "TokenStats",
+    "Tokens",
+    "aligned",
+    "base_of",
+    "decoder_of",
+    "head_of",
+    "packed",
+    "readout",
+    "token_logps",
+    "trains_fused",
+    "trunk",
+    "unaligned",
+    "unpacked",
 ]  # fmt: skip
 
 BLOCK = {"cpu": 1 << 21, "cuda": 1 << 26}  # logits that are held at a time
@@ -276,7 +288,9 @@ def token_logps(
         else:
             rows = trunk(model, inner)[:, :-1][at]
         scale, softcap = head.scale / temperature, head.softcap / temperature
-        head = Head(head.weight, head.bias, scale, softcap)
+        weight, bias = head.weight.to(rows.dtype), head.bias  # bfloat16 within autocast
+        bias = None if bias is None else bias.to(rows.dtype)
+        head = Head(weight, bias, scale, softcap)
         read = readout(rows, head, action, moments_of(needs), block)
 
     def spread(value: Tensor) -> Tensor:
@@ -285,6 +299,43 @@ def token_logps(
 
     statistics = {need.__name__: spread(need(read)) for need in needs}
     return TokenStats(spread(read.logp), statistics)
+
+
+def packed(tokens: Tokens) -> tuple[Tokens, Tensor]:
+    """The same sequences, several to a row where they fit into the width of the longest, and the
+    flat place [B, L] of each token there (-1 at padding)."""
+    real = tokens.attention > 0
+    lengths, device = real.sum(-1), real.device
+    width = max(int(lengths.max()), 1)
+    room: list[int] = []  # left in each row
+    start = torch.zeros_like(lengths)
+    for i in lengths.argsort(descending=True).tolist():
+        size = int(lengths[i])
+        row = next((r for r, left in enumerate(room) if left >= size), len(room))
+        if row == len(room):
+            room.append(width)
+        start[i] = row * width + width - room[row]
+        room[row] -= size
+    order = real.long().cumsum(-1) - 1
+    place = torch.where(real, start[:, None] + order, -1)
+    shape = (len(room), width)
+    ids, scored = (torch.zeros(shape, dtype=x.dtype, device=device)
+                   for x in (tokens.ids, tokens.scored))  # fmt: skip
+    segment = torch.full(shape, -1, device=device)
+    ids.view(-1)[place[real]] = tokens.ids[real]
+    scored.view(-1)[place[real]] = tokens.scored[real]
+    number = torch.arange(len(real), device=device)[:, None].expand(real.shape)
+    segment.view(-1)[place[real]] = number[real]
+    return Tokens(ids, (segment >= 0).long(), scored, segment), place
+
+
+def unpacked(stats: TokenStats, place: Tensor) -> TokenStats:
+    """Numbers of packed tokens where the tokens came from, 0 elsewhere."""
+
+    def back(value: Tensor) -> Tensor:
+        return torch.where(place >= 0, value.flatten()[place.clamp_min(0)], 0.0)
+
+    return TokenStats(back(stats.logp), {k: back(v) for k, v in stats.statistics.items()})
 
 
 def unaligned(value: Float[Tensor, "B M"], place: Tensor, batch: Tokens) -> Float[Tensor, "B L"]:

@@ -16,9 +16,10 @@ from surpass.data.records import Pairs, Sequences
 from surpass.errors import InputError
 from surpass.forms import Source
 from surpass.objectives.advantage import at_last, group_mean
-from surpass.policies.generation import Sampling, generate
+from surpass.policies.generation import Sampling, converse, generate
 from surpass.policies.language import LanguagePolicy
-from surpass.policies.sharding import rank, world
+from surpass.policies.sharding import agreed, rank, world
+from surpass.training.language_replay import Replay
 from surpass.training.language_streams import Batch, RowStream
 from surpass.training.pieces import joined
 
@@ -152,10 +153,13 @@ class RolloutStream:
     Args:
         source: `rollouts(envs, horizon, group)`: sequences per batch, most new tokens, answers per
             prompt; `refill` is how many batches may be drawn to fill one with groups that `select`
-            keeps.
+            keeps; `replay` the share of groups of the last `oldest` batches (`language_replay`);
+            `turns` how many times the model speaks, with what `reply` answers between.
         pairs: give the best and the worst of each group as pairs.
         select: the form's selection, for `refill`.
         expert: expert traces for prompts, for `then` parts that ask for them.
+        reply: a tool or environment: from the prompt's tokens and the turns of the model and of
+            itself so far to the tokens that it writes next, or None to end the answer.
     """
 
     fixed = False
@@ -163,8 +167,9 @@ class RolloutStream:
     def __init__(
         self, policy: LanguagePolicy, prompts: Any, source: Source, *, seed: int = 0,
         pairs: bool = False, select: Any = None, expert: Any = None, stop: tuple[str, ...] = (),
+        reply: Any = None,
     ) -> None:  # fmt: skip
-        self.policy, self.prompts, self.source = policy, prompts, source
+        self.policy, self.prompts, self.source, self.reply = policy, prompts, source, reply
         self.pairs, self.select, self.expert = pairs, select, expert
         options = source.options
         self.group = int(options.get("group", 1))
@@ -181,13 +186,21 @@ class RolloutStream:
             raise InputError("pairs are made of groups; give group=2 or more")
         self.sampling = Sampling(new=int(options.get("horizon", 256)), stop=stop)
         self.generator = torch.Generator(device=policy.device).manual_seed(seed + 1 + 7919 * rank())
+        share = float(options.get("replay", 0.0))
+        self.replay = None if not share else Replay(
+            share, int(options.get("oldest", 4)), source.size // world(), self.group,
+            seed + 2 + 7919 * rank(),
+        )  # fmt: skip
+        if int(options.get("turns", 1)) > 1 and reply is None:
+            raise InputError("answers in several turns need reply=..., what answers the model")
         self.drawn = self.spent = 0
         self.samples: list[dict[str, Any]] = []
 
     @property
     def exact(self) -> bool:
         """Whether log-probs at sampling are those of training: in full precision they are."""
-        return next(self.policy.model.parameters()).dtype == torch.float32
+        plain = self.policy.sampler is None and self.policy.precision is None
+        return plain and next(self.policy.model.parameters()).dtype == torch.float32
 
     def next(self) -> Batch:
         """Fresh answers, judged."""
@@ -201,17 +214,23 @@ class RolloutStream:
         if self.pairs:
             made = best_and_worst(seq)
             return Batch(name, pairs=made, rows=fresh.rows, notes=notes, exact=self.exact)
-        return Batch(name, sequences=seq, rows=fresh.rows, notes=notes, exact=self.exact,
+        own = self.exact and (seq.age is None or not bool(seq.age.any()))
+        return Batch(name, sequences=seq, rows=fresh.rows, notes=notes, exact=own,
                      sources=fresh.sources)  # fmt: skip
 
     def _fill(self) -> tuple[Fresh, dict[str, float]]:
-        """A batch; with `refill`, of groups with signal only, from as many batches as it takes."""
+        """A batch; with `refill`, of groups with signal only, from as many batches as it takes;
+        with `replay`, completed by groups of batches before."""
+        old = [] if self.replay is None else self.replay.draw()
+        old = old[: agreed(len(old), largest=False)]
+        groups = self.count - len(old) * world()
+        size = groups * self.group // world()
         most = int(self.source.options.get("refill", 1))
         whole: Sequences | None = None
         rows: list[int] = []
         notes: dict[str, float] = {}
         for number in range(most):
-            seq, these, notes = self._once()
+            seq, these, notes = self._once(groups)
             if most > 1 and self.select is not None:
                 kept = self.select(seq).nonzero()[:, 0]
                 seq, these = seq[kept], [these[i] for i in kept.tolist()] if these else []
@@ -219,20 +238,19 @@ class RolloutStream:
                 seq.group = seq.group + number * self.count  # type: ignore[operator]
                 whole = seq if whole is None else joined(whole, seq)
                 rows += these
-            if whole is not None and len(whole) >= self.source.size // world():
+            if whole is not None and len(whole) >= size:
                 break
         if whole is None:
-            whole, rows, notes = self._once()
-        size = self.source.size // world()
+            whole, rows, notes = self._once(groups)
         whole, rows = whole[:size], rows[:size]
+        if self.replay is not None:
+            self.replay.keep(whole, rows)
+            whole, rows = _with_old(whole, rows, old)
         return Fresh(whole, ("own",), rows, self._expert_traces(), self.prompts.judge), notes
 
-    def _once(self) -> tuple[Sequences, list[int], dict[str, float]]:
-        asked: Asked = self.prompts.draw(self.count).share()
-        seq = generate(
-            self.policy, asked.prompt, asked.mask, self.sampling, group=self.group,
-            generator=self.generator,
-        )  # fmt: skip
+    def _once(self, groups: int) -> tuple[Sequences, list[int], dict[str, float]]:
+        asked: Asked = self.prompts.draw(groups).share()
+        seq = self._answers(asked)
         rows = [r for r in asked.rows for _ in range(self.group)]
         score, failed = self.prompts.judge(seq, rows)
         seq.reward = at_last(seq, score)
@@ -245,6 +263,36 @@ class RolloutStream:
         if failed:
             notes["reward_failed"] = float(failed)
         return seq, rows, notes
+
+    def _answers(self, asked: Asked) -> Sequences:
+        turns = int(self.source.options.get("turns", 1))
+        if turns == 1:
+            return generate(
+                self.policy, asked.prompt, asked.mask, self.sampling, group=self.group,
+                generator=self.generator,
+            )  # fmt: skip
+        prompts = [
+            ids[own > 0].tolist()
+            for ids, own in zip(asked.prompt, asked.mask, strict=True)
+            for _ in range(self.group)
+        ]
+        said: list[list[list[int]]] = [[] for _ in prompts]
+
+        def reply(i: int, answer: list[int]) -> list[int] | None:
+            said[i].append(answer)
+            back = self.reply(prompts[i], said[i])
+            if back is not None:
+                said[i].append(list(back))
+            return back
+
+        with self.policy.gathered():
+            seq = converse(
+                self.policy, prompts, reply, self.sampling, turns=turns, generator=self.generator
+            )
+        seq.group = (
+            torch.arange(len(asked.prompt)).repeat_interleave(self.group).to(seq.mask.device)
+        )
+        return seq
 
     def _expert_traces(self) -> Any:
         if self.expert is None:
@@ -271,13 +319,33 @@ class RolloutStream:
         return {
             "drawn": self.drawn, "spent": self.spent, "prompts": self.prompts.state_dict(),
             "generator": self.generator.get_state().tolist(),
+            **({} if self.replay is None else {"replay": self.replay.state_dict()}),
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Carry on from there."""
         self.drawn, self.spent = int(state["drawn"]), int(state["spent"])
         self.prompts.load_state_dict(state["prompts"])
+        if self.replay is not None:
+            self.replay.load_state_dict(state["replay"])
         self.generator.set_state(torch.tensor(state["generator"], dtype=torch.uint8))
+
+
+def _with_old(
+    fresh: Sequences, rows: list[int], old: list[tuple[Sequences, list[int], int]]
+) -> tuple[Sequences, list[int]]:
+    """Fresh groups, of age 0, and replayed ones."""
+    device = fresh.mask.device
+    whole = fresh.clone()
+    whole.age = torch.zeros(len(whole), dtype=torch.long, device=device)
+    for seq, these, age in old:
+        group = seq.clone().to(device)
+        assert whole.group is not None
+        number = int(whole.group.max()) + 1
+        group.group = torch.full((len(group),), number, device=device)
+        group.age = torch.full_like(group.group, age)
+        whole, rows = joined(whole, group), rows + these
+    return whole, rows
 
 
 def best_and_worst(seq: Sequences) -> Pairs:

@@ -20,7 +20,8 @@ from surpass.data.language import LanguageLog, open_language
 from surpass.data.records import Sequences
 from surpass.errors import InputError
 from surpass.forms import Pairwise, PolicyGradient, Scored, Source
-from surpass.policies.language import LanguagePolicy, load_model
+from surpass.policies.language import LanguagePolicy, chosen_precision, load_model
+from surpass.policies.outside_sampling import open_sampler
 from surpass.policies.sharding import average, join, rank
 from surpass.training.language_rollouts import LogPrompts, RolloutStream, TaskPrompts
 from surpass.training.language_streams import RowStream
@@ -42,7 +43,8 @@ def train_language(
     resume: bool = False, lora: Any = None, dtype: Any = None, checkpointing: bool = False,
     device: str | None = None, piece: int | None = None, temperature: float = 1.0,
     long: str = "drop", columns: Mapping[str, str] | None = None, stop: tuple[str, ...] = (),
-    reference: Any = None, expert: Any = None, log_every: int = 10, save_every: int = 100,
+    reference: Any = None, expert: Any = None, reply: Any = None, packing: bool = False,
+    precision: str = "auto", sampler: str = "own", log_every: int = 10, save_every: int = 100,
     say: Callable[[str], None] | None = None,
     callback: Callable[[int, dict[str, float], LanguagePolicy], None] | None = None,
 ) -> Any:  # fmt: skip
@@ -64,6 +66,11 @@ def train_language(
         stop: texts that end a sampled answer.
         reference: another model than the starting one, where the recipe has a reference.
         expert: traces for recipes that learn from them (rows, a file, or the task's own: "task").
+        reply: a tool or environment that answers the model, for sources with several turns.
+        packing: put several sequences into a row, where lengths differ much.
+        precision: "fp32", "bf16" (weights stay as they are, products are in bfloat16), or "auto":
+            "bf16" on a GPU that has it.
+        sampler: "own", or "vllm" where it is installed and there is a GPU.
 
     Raises:
         InputError: for input that cannot be used, and when the loss stops being a number.
@@ -75,9 +82,13 @@ def train_language(
 
         task = open_task(task)
     policy = _open_policy(model, tokenizer, lora, dtype, checkpointing, device, temperature)
+    policy.packing = packing
+    policy.precision = chosen_precision(precision, policy.device)
+    if sampler != "own":
+        policy.sampler = open_sampler(sampler, policy)
     stream = open_stream(
         form, policy, data, task=task, reward=reward, seed=seed, steps=steps, long=long,
-        columns=columns, stop=stop, expert=expert,
+        columns=columns, stop=stop, expert=expert, reply=reply,
     )  # fmt: skip
     roles = {} if reference is None else {"reference": _reference(reference, policy)}
     trainer = ModuleTrainer(form, policy, stream, seed=seed, piece=piece, roles=roles)
@@ -145,6 +156,7 @@ def open_stream(
     form: LanguageForm, policy: LanguagePolicy, data: Any, *, task: Any = None, reward: Any = None,
     seed: int = 0, steps: int | None = None, long: str = "drop",
     columns: Mapping[str, str] | None = None, stop: tuple[str, ...] = (), expert: Any = None,
+    reply: Any = None,
 ) -> Any:  # fmt: skip
     """Open a form's source as a stream on data or on a task.
 
@@ -164,7 +176,7 @@ def open_stream(
     return RolloutStream(
         policy, prompts, source, seed=seed, pairs=isinstance(form, Pairwise),
         select=getattr(form, "select", None), stop=stop,
-        expert=_expert(expert, policy, task, seed),
+        expert=_expert(expert, policy, task, seed), reply=reply,
     )  # fmt: skip
 
 
