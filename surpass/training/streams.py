@@ -191,7 +191,16 @@ def labeled(log: Transitions) -> Tensor:
     return torch.ones(len(log), device=log.reward.device)
 
 
+def age(log: Transitions) -> Tensor:
+    """How many rows of its episode stand before each row, [N]."""
+    position = torch.arange(len(log), device=log.reward.device)
+    first = torch.ones(len(log), dtype=torch.bool, device=log.reward.device)
+    first[1:] = _ends(log)[:-1]
+    return position - torch.cummax(torch.where(first, position, 0), 0).values
+
+
 COLUMNS: dict[str, Callable[[Transitions, Tables, Source], Tensor]] = {
+    "age": lambda log, t, s: age(log),
     "return_to_go": lambda log, t, s: return_to_go(log, t["reward"], s.options.get("gamma", 0.99)),
     "next_action": lambda log, t, s: next_action(log, t["action"]),
     "labeled": lambda log, t, s: labeled(log),
@@ -208,7 +217,9 @@ class LogStream:
 
     Options of the source: `normalize` (standardize observations by the mean and spread of the log),
     `reward_scale, reward_shift` (r <- scale r + shift; the scale "range" takes the returns of the
-    log's episodes to a range of 1000), `gamma` (of derived columns), `n` (of the view "n_step").
+    log's episodes to a range of 1000), `gamma` (of derived columns), `n` (of the views "n_step" and
+    "segments"). In the view "segments" all columns are [B, n, ...], consecutive rows of an episode
+    from a random one on, with `mask` [B, n] 0 behind its end; `whole` draws only those that fit.
     Rows are drawn uniformly, with probability proportional to what a part `weigh` says of the log,
     or to `weight` where the option `by_weight` is set; without it `weight` multiplies each row's
     loss.
@@ -245,11 +256,17 @@ class LogStream:
                 tables[name] = COLUMNS[name](log, tables, source)
             else:
                 tables[name] = _recorded(log, name)
-        self.n_step = int(options.get("n", 3)) if source.view == "n_step" else 1
-        if source.view == "n_step":
+        self.n_step = int(options.get("n", 3)) if source.view != "rows" else 1
+        if source.view not in ("rows", "n_step", "segments"):
+            raise InputError(
+                f"the view {source.view!r} is not one of a log of steps: rows, n_step, segments"
+            )
+        if source.view != "rows":
             tables["span"] = span(log, self.n_step)
-        elif source.view != "rows":
-            raise InputError(f"the view {source.view!r} is not one of a log of steps: rows, n_step")
+        if source.view == "segments" and options.get("whole"):
+            tables["starts"] = (tables["span"] == self.n_step).nonzero()[:, 0]
+            if len(tables["starts"]) == 0:
+                raise InputError(f"no episode of the log has {self.n_step} rows")
         self.tables = {name: column.contiguous() for name, column in tables.items()}
 
     def _statistics(self, log: Transitions) -> tuple[Tensor, Tensor]:
@@ -277,12 +294,27 @@ class LogStream:
         if "cumulative" in tables:
             draws = torch.rand(size, device=device, dtype=torch.float64)
             index = torch.searchsorted(tables["cumulative"], draws).clamp(max=self.rows - 1)
+        elif "starts" in tables:
+            starts = tables["starts"]
+            index = starts[torch.randint(len(starts), (size,), device=device)]
         else:
             index = torch.randint(self.rows, (size,), device=device)
-        columns = {k: v[index] for k, v in tables.items() if k not in ("span", "cumulative")}
+        known = {k: v for k, v in tables.items() if k not in ("span", "cumulative", "starts")}
+        if self.source.view == "segments":
+            return Rows(self._segments(tables, known, index), self.names, tables)
+        columns = {k: v[index] for k, v in known.items()}
         if "span" in tables:
             columns |= self._windows(tables, index)
         return Rows({**columns, "index": index}, self.names, tables)
+
+    def _segments(self, tables: Tables, known: Tables, index: Tensor) -> Tables:
+        steps = torch.arange(self.n_step, device=index.device)
+        rows = (index[:, None] + steps).clamp(max=self.rows - 1)
+        columns = {k: v[rows] for k, v in known.items() if k != "weight"}
+        columns["mask"] = (steps < tables["span"][index][:, None]).float()
+        if "weight" in known:
+            columns["weight"] = known["weight"][index]
+        return {**columns, "index": index}
 
     def _windows(self, tables: Tables, index: Tensor) -> Tables:
         length = tables["span"][index]

@@ -132,3 +132,26 @@ def test_bad_input_is_named_with_its_row():
     with pytest.raises(InputError, match=r"asks for the column 'rewards' .did you mean 'reward'"):
         stream = LogStream(random_log(), log(), spaces_of(random_log()))
         _ = stream.sample(stream.tables).rewards
+
+
+def test_segments_stay_within_their_episode():
+    """Each row of a segment is the next row of its episode; the mask ends where the episode
+    does."""
+    rows = random_log(n=60, episode=7)
+    rows.terminated = torch.zeros(60, dtype=torch.bool)
+    rows.truncated = torch.arange(60) % 7 == 6
+    rows.reward = torch.arange(60.0)
+    for whole in (False, True):
+        source = log(32, "segments", n=4, whole=whole)
+        stream = LogStream(rows, source, spaces_of(rows), ("age",))
+        batch = stream.sample(stream.tables)
+        steps = batch.mask.sum(1)
+        assert bool((steps == 4).all()) == whole
+        for b in range(32):
+            used = int(steps[b])
+            first = int(batch.index[b])
+            assert batch.reward[b, :used].tolist() == list(range(first, first + used))
+            assert batch.age[b, :used].tolist() == [(first + i) % 7 for i in range(used)]
+            assert used == 4 or (first + used) % 7 == 0 or first + used == 60
+    with pytest.raises(InputError, match="no episode of the log has 8 rows"):
+        LogStream(rows, log(4, "segments", n=8, whole=True), spaces_of(rows))

@@ -16,6 +16,9 @@ SMALL = {
     "idql": {"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16},
     "cfgrl": {"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16},
 }
+SMALL["decision-mamba"] = {
+    "width": 8, "layers": 1, "context": 4, "ages": 30, "epoch": 2, "batch": 8, "lr": 1e-3,
+}  # fmt: skip
 OTHERS = ("sac-flow", "dsrl", "dsrl:sac", "resip")
 
 
