@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surpass.errors import InputError
 from surpass.forms import Acted, Policy, Spaces
 from surpass.parts import Nets, part
 
@@ -23,6 +24,7 @@ __all__ = [
     "greedy",
     "mean",
     "noisy",
+    "none",
     "sampled",
 ]
 
@@ -47,6 +49,16 @@ class NetPolicy:
 def mean(nets: Nets, roles: Any, /, pi: str = "pi") -> Policy:
     """The policy's central action: its mean, or the most probable one."""
     return NetPolicy(lambda obs: (nets[pi](obs), None))
+
+
+@part
+def none(nets: Nets, roles: Any, /) -> Policy:
+    """Nobody: what is trained does not act. Acting raises an InputError."""
+
+    def choose(obs: Tensor) -> tuple[Tensor, None]:
+        raise InputError("this stage trains no policy; train the stages after it as well")
+
+    return NetPolicy(choose)
 
 
 @part

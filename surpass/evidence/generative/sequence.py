@@ -1,0 +1,65 @@
+"""Evidence of sequence policies on logs whose action labels are partly wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from surpass.data.records import Transitions
+from surpass.evaluation.rollouts import roll_out
+from surpass.evidence.declaration import Result, at_least, evidence
+from surpass.methods.generative.sequence import decision_mamba
+from surpass.tasks.catalog import normalized
+from surpass.tasks.point import point_log
+from surpass.training.run import train
+
+UPDATES = 600
+HYPER: dict[str, Any] = {"context": 8, "width": 24, "layers": 1, "ages": 60, "lr": 2e-3,
+                         "batch": 32, "scale": 20.0, "steps": UPDATES, "epoch": 100}  # fmt: skip
+
+
+def noisy(log: Transitions, share: float, seed: int) -> Transitions:
+    """The same log with a share of its action labels drawn at random, states kept."""
+    g = torch.Generator().manual_seed(seed)
+    wrong = torch.rand(len(log), 1, generator=g) < share
+    random = 2 * torch.rand(log.action.shape, generator=g) - 1
+    out = log.clone()
+    out.action = torch.where(wrong, random, log.action)
+    return out
+
+
+def _score(log: Transitions, seed: int, **hyper: Any) -> float:
+    """Normalized score: 0 random, 100 expert."""
+    totals = log.reward.reshape(-1, 60).sum(1)
+    form = decision_mamba(target=float(totals.quantile(0.9)), **{**HYPER, **hyper})
+    trained = train(form, log, steps=UPDATES, seed=seed, compile=False)
+    found = roll_out(trained.policy, "point", 60, copies=60)
+    return float(normalized("point", found.returns).mean())
+
+
+@evidence(
+    "decision-mamba",
+    claim="refining the labels by an earlier state of the net gives a better policy where 40 % of "
+    "them are wrong, at least as good as a transformer of equal width, and costs little where all "
+    "are right",
+    setting="POINT, 100 episodes of the noisy expert, 8 steps of context, width 24, one layer, 600 "
+    "updates",
+    baseline="the same without refinement",
+    metric="normalized score with 40 % wrong labels",
+    bar=at_least(0.0), seeds=3, minutes=2,
+)  # fmt: skip
+def mamba_evidence(seed: int, zoo: Any) -> Result:
+    """Also: a transformer with the same labels, and clean labels."""
+    clean = point_log("noisy-expert", 6_000, seed)
+    wrong = noisy(clean, 0.4, seed)
+    ours = _score(wrong, seed)
+    return Result(
+        ours, _score(wrong, seed, evolve=0.0),
+        {
+            "score beside a transformer": (
+                ours, _score(wrong, seed, evolve=0.0, backbone="attention"), at_least(0.0)),
+            "score with clean labels": (
+                _score(clean, seed), _score(clean, seed, evolve=0.0), at_least(-3.0)),
+        },
+    )  # fmt: skip

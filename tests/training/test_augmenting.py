@@ -1,0 +1,49 @@
+"""Logs from a model of trajectories: consecutive rows, ends, units, and the whole recipe."""
+
+import pytest
+import torch
+from torch import nn
+
+from surpass.forms import Repeat, Stage
+from surpass.methods.generative.augmentation import policy_guided_diffusion
+from surpass.methods.offline.behavior_regularized import td3_bc
+from surpass.parts import from_json, set_at, to_json
+from surpass.tasks.point import point_log
+from surpass.training.augmenting import policy_guided
+from surpass.training.run import train
+
+
+class Nothing(nn.Module):
+    """The net of independent standard entries."""
+
+    length = 5
+
+    def forward(self, x, level):
+        return torch.zeros_like(x)
+
+
+def test_rows_of_a_segment_follow_one_another():
+    log = point_log("medium", 240)
+    torch.manual_seed(0)
+    made = policy_guided(30, 0.0, 8)({"denoiser": Nothing()}, log)  # type: ignore[arg-type]
+    same = made.episode[1:] == made.episode[:-1]
+    torch.testing.assert_close(made.obs[1:][same], made.next_obs[:-1][same])
+    assert len(made) == 30 * 4 and bool(made.truncated[3::4].all())
+    assert bool((made.action.abs() <= 1).all())
+    spread = log.obs.std(0) / made.obs.std(0)
+    assert bool(((spread > 0.6) & (spread < 1.6)).all())  # in the log's units
+
+
+def test_the_recipe_trains_the_model_once_and_the_learner_round_by_round():
+    """Two rounds of sampling; the policy that the second is guided by is the one of the first."""
+    inner = td3_bc(batch=32)
+    for name in ("q", "pi"):
+        inner = set_at(inner, f"nets.{name}.hidden", (8, 8))
+    form = policy_guided_diffusion(
+        inner, length=5, count=20, levels=4, rounds=2, steps=5, model_steps=10, batch=16, width=8
+    )
+    assert from_json(to_json(form)) == form
+    assert isinstance(form.stages[0], Stage) and isinstance(form.stages[1], Repeat)
+    trained = train(form, point_log("medium", 600), seed=0, compile=False)
+    assert trained.policy.act(torch.zeros(3, 4)).action.shape == (3, 2)
+    assert [h["step"] for h in trained.history] == [pytest.approx(20)]
