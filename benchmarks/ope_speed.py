@@ -5,9 +5,13 @@ estimates of IPS, SNIPS and DR are timed as one call each (OBP: `estimate_policy
 several turns; intervals as one call with the same number of bootstrap resamples (OBP:
 `estimate_interval`), per resample, what comes before the resamples included.
 
-Takes about three minutes; on first use five more to make the peer's environment (1.5 GB in the
+Then every estimator of decisions on the same rows: seconds for value, gain and interval after its
+nuisance models (here: given columns), and how much the process grew from 100 resamples to 4,000,
+each in a process of its own.
+
+Takes about four minutes; on first use five more to make the peer's environment (1.5 GB in the
 user's cache folder). The last line is one JSON object: time of the peer over ours, so more than 1
-is faster.
+is faster; and for "scale" ten seconds over ours, so more than 1 is within ten seconds.
 """
 
 from __future__ import annotations
@@ -15,20 +19,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 from peers import peer
 
-from surpass.evaluation.estimation import point
+from surpass.evaluation.decisions import DEFAULT
+from surpass.evaluation.estimation import Panel, point
 from surpass.evaluation.intervals import bootstrap
 from surpass.methods.ope.estimators import dr, ips, snips
 from surpass.objectives.views import Query
+from surpass.registry import build
 
 PEER = (
     ("torch==2.13.0",),
@@ -54,6 +63,7 @@ def simulated(rows: int, actions: int, seed: int) -> dict[str, np.ndarray]:
         "action": action,
         "reward": (rng.random(rows) < q[every, action]).astype(np.float64),
         "propensity": mu[every, action],
+        "mu": mu,
         "target": target,
         "q": np.clip(q + 0.1 * rng.standard_normal(q.shape), 0, 1),
     }
@@ -62,7 +72,7 @@ def simulated(rows: int, actions: int, seed: int) -> dict[str, np.ndarray]:
 def ours(name: str, log: dict[str, np.ndarray], resamples: int) -> tuple[float, float]:
     """Seconds and value of one call, from the numpy arrays on."""
     start = time.perf_counter()
-    query = Query(**{k: torch.from_numpy(v) for k, v in log.items()})
+    query = Query(**{k: torch.from_numpy(v) for k, v in log.items() if k != "mu"})
     score = OURS[name].score
     value = bootstrap(score(query), resamples=resamples).value if resamples else point(score, query)
     return time.perf_counter() - start, value
@@ -75,6 +85,8 @@ def compare(
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, values in log.items():
+            if name == "mu":
+                continue
             np.save(Path(folder) / f"{name}.npy", values)
         script = Path(__file__).with_name("obp_peer.py")
         process = subprocess.Popen(
@@ -110,6 +122,49 @@ def compare(
     return ratios
 
 
+EVERY = (*DEFAULT, "es-ips", "off-cem")
+
+
+def scale(rows: int, actions: int, seed: int) -> dict[str, float]:
+    """Ten seconds over each estimator's own; prints seconds and growth."""
+    print(f"{'':<22}{'seconds':>12}{'MB, 100':>12}{'MB, 4,000':>12}   (resamples)")
+    out = {}
+    for name in EVERY:
+        found = []
+        for resamples in (100, 4_000):
+            asked = [sys.executable, __file__, "--one", name, "--resamples", str(resamples)]
+            asked += ["--rows", str(rows), "--actions", str(actions), "--seed", str(seed)]
+            done = subprocess.run(asked, check=True, capture_output=True, text=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+        (first, small), (_, large) = ((f["seconds"], f["megabytes"]) for f in found)
+        out[f"{name} scale"] = 10.0 / first
+        print(f"{name:<22}{first:>12.2f}{small:>12.0f}{large:>12.0f}", flush=True)
+    return out
+
+
+def one(name: str, rows: int, actions: int, seed: int, resamples: int) -> dict[str, float]:
+    """Seconds of one estimator from its columns on, and what the process grew by meanwhile."""
+    log = simulated(rows, actions, seed)
+    columns: dict[str, Any] = {k: torch.from_numpy(v) for k, v in log.items()}
+    columns["propensities"] = columns.pop("mu")
+    columns["reference"] = columns["propensities"]
+    cluster = (torch.arange(actions) // 3).expand(rows, -1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.perf_counter()
+    panel = Panel(("target",), {name: build(name)})
+    for start in range(0, rows, 16_384):
+        part = {k: v[start : start + 16_384] for k, v in columns.items()}
+        extras = {"cluster": cluster[start : start + 16_384]}
+        panel.add({("target", name): Query(**part, extras=extras)})
+    cell, found = panel.chosen("target", name)
+    drawn = panel.draws([cell], resamples, seed)[0, :, 2]
+    low, high = np.quantile(drawn.numpy(), [0.025, 0.975])
+    seconds = time.perf_counter() - begun
+    assert low < found.gain < high
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"seconds": seconds, "megabytes": grown / 1024}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -119,11 +174,20 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9, help="of each point estimate")
     parser.add_argument("--resamples", type=int, default=1000, help="of each interval, both sides")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--one", choices=EVERY, help="one estimator alone, without the peer")
+    parser.add_argument("--alone", action="store_true", help="all of them, without the peer")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.one:
+        print(json.dumps(one(given.one, given.rows, given.actions, given.seed, given.resamples)))
+        return
+    ratios = scale(given.rows, given.actions, given.seed)
+    if given.alone:
+        print(json.dumps({name: round(ratio, 2) for name, ratio in ratios.items()}))
+        return
     python = peer("obp-0.4.1", *PEER)
     log = simulated(given.rows, given.actions, given.seed)
-    ratios = compare(python, log, given.turns, given.resamples)
+    ratios |= compare(python, log, given.turns, given.resamples)
     print(json.dumps({name: round(ratio, 2) for name, ratio in ratios.items()}))
 
 

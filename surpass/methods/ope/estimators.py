@@ -14,6 +14,7 @@ from surpass.forms import Estimator
 from surpass.objectives.scores import (
     Score,
     Weight,
+    capped_by_power,
     clipped,
     importance,
     modeled,
@@ -29,11 +30,13 @@ from surpass.objectives.scores import (
 from surpass.registry import system
 
 __all__ = [
-    "clipped_ips", "dm", "dr", "dros", "ips", "mrdr", "sg_ips", "sndr", "snips", "switch_dr",
+    "clipped_ips", "dm", "dr", "dros", "es_ips", "ips", "mrdr", "sg_ips", "sndr", "snips",
+    "switch_dr",
 ]  # fmt: skip
 
 RATIOS = (inf, 500.0, 200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0)
 SHRINKAGES = (inf, 1e5, 1e4, 1e3, 300.0, 100.0, 30.0, 10.0, 3.0)
+POWERS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)
 HARMONICS = (0.0, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
 
 _KNOWN = "propensities are those of the log and every action of the target was possible"
@@ -113,6 +116,13 @@ def dros(lam: float | None = None) -> Estimator:
 def sg_ips(lam: float | None = None) -> Estimator:
     """Inverse propensity scoring with the subgaussian (harmonic) correction of the ratios."""
     score = _by_data(lam, HARMONICS, lambda v: weighted(subgaussian(v)))
+    return Estimator(score, biased=True, assumptions=_CHOSEN)
+
+
+@system("es-ips")
+def es_ips(alpha: float | None = None) -> Estimator:
+    """Inverse propensity scoring with exponential smoothing: pi / mu^alpha, alpha in (0, 1]."""
+    score = _by_data(alpha, POWERS, lambda a: weighted(capped_by_power(a)))
     return Estimator(score, biased=True, assumptions=_CHOSEN)
 
 

@@ -16,6 +16,7 @@ from surpass.methods.ope.estimators import (
     dm,
     dr,
     dros,
+    es_ips,
     ips,
     mrdr,
     sg_ips,
@@ -57,13 +58,14 @@ def test_only_unbiased_estimators_may_promote():
 def test_special_cases_give_the_same_numbers():
     log, pi = logged(1500)
     forms = {
-        "ips": ips(), "clipped": clipped_ips(inf), "sg": sg_ips(0.0), "dr": dr(), "dm": dm(),
+        "ips": ips(), "clipped": clipped_ips(inf), "sg": sg_ips(0.0),
+        "es": es_ips(1.0), "dr": dr(), "dm": dm(),
         "switch all": switch_dr(inf), "switch none": switch_dr(0.0), "dros all": dros(inf),
         "dros none": dros(0.0),
     }  # fmt: skip
     found = evaluate(pi, log, forms)
-    for a, b in (("ips", "clipped"), ("ips", "sg"), ("dr", "switch all"), ("dr", "dros all"),
-                 ("dm", "switch none"), ("dm", "dros none")):  # fmt: skip
+    for a, b in (("ips", "clipped"), ("ips", "sg"), ("ips", "es"), ("dr", "switch all"),
+                 ("dr", "dros all"), ("dm", "switch none"), ("dm", "dros none")):  # fmt: skip
         assert found[a].value == pytest.approx(found[b].value, rel=1e-12)
         assert found[a].error == pytest.approx(found[b].error, rel=1e-9)
 
