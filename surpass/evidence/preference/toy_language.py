@@ -10,9 +10,12 @@ import torch
 from surpass.data.language import LanguageLog
 from surpass.evidence.declaration import Result, at_least, evidence
 from surpass.methods.preference.humanline import humanline
+from surpass.methods.preference.luffy import luffy
+from surpass.methods.preference.mixed import chord, hpt
 from surpass.methods.preference.online import online_dpo
 from surpass.methods.preference.pairs import dpo
 from surpass.methods.preference.regression import tbrm
+from surpass.methods.preference.scored import sft
 from surpass.methods.rlvr.policy_gradients import grpo, reinforce
 from surpass.parts import cosine
 from surpass.policies.generation import Sampling, generate
