@@ -62,7 +62,7 @@ def test_fairness_drift_names_the_column_behind_it():
     both = torch.cat([decisions(3000, 1), decisions(3000, 2, turned=True)])
     found = monitor(both.described(decisions(2).about), "feamoe", anchor=decisions(6000))
     assert found.alarms and 6 <= found.alarms[0].batch <= 8
-    assert found.alarms[0].reading.since == 6
+    assert abs(found.alarms[0].reading.since - 6) <= 1
     assert found.alarms[0].reading.extras["experts"] == 2
     assert found.alarms[0].reading.why.split("from ")[1].startswith("w ")
 

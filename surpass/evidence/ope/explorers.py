@@ -22,7 +22,7 @@ from surpass.training.explore import Explored, explore
 
 # ------------------------------------------------------------------------------------ rising arms
 
-ROUNDS, COPIES = 5000, 12
+ROUNDS, COPIES = 5000, 8
 ROOT = float(np.sqrt(np.log(ROUNDS)))
 
 
@@ -57,6 +57,8 @@ def _regret(form: Explorer, seed: int, noise: float, decoys: bool = False) -> tu
     metric="regret against the best single arm, noise 0.1",
     bar=at_most(0.85, times=True),
     minutes=2,
+    note="It loses less than the best rival at both noise levels, but by about a tenth: UCB1 with "
+    "a bonus twice the usual also keeps trying arms until they have risen.",
 )
 def ti_ucb_evidence(seed: int, zoo: Any) -> Result:
     ours = ti_ucb(ROUNDS, alpha=1.5)
@@ -138,7 +140,7 @@ def neural_evidence(seed: int, zoo: Any) -> Result:
     worlds = _streams(seed)
     three = [worlds[k] for k in ("digits", "quadratic", "rings")]
     rivals = [Explorer(epsilon_greedy(e), OnlineNet("kl")) for e in (0.01, 0.03)]
-    rivals += [Explorer(optimistic(b), OnlineNet(perturbation=0.0, ridge=1.0)) for b in (0.01, 0.1)]
+    rivals += [Explorer(optimistic(b), OnlineNet(ridge=1.0)) for b in (0.01, 0.1)]
 
     def total(form: Explorer) -> float:
         return sum(_errors(form, w, seed) for w in three)
@@ -188,9 +190,9 @@ def _payments(seed: int, crossed: bool = True) -> tuple[Truth, torch.Tensor]:
     return truth, torch.from_numpy(offered)
 
 
-def _sliced(truth: Truth, offered: torch.Tensor, seed: int) -> np.ndarray:
-    """Mean reward of each generation when the model learns from a uniform tenth of the traffic of
-    the generation before, and serves the rest greedily."""
+def _sliced(truth: Truth, offered: torch.Tensor, seed: int, rows: int = BATCH // 10) -> np.ndarray:
+    """Mean reward of each generation when the model learns from so many uniform rows of the
+    generation before, and serves greedily but for a uniform tenth."""
     rng, place = np.random.default_rng(seed), Population(truth, offered)
     model, fitted, out = Boosting(trees=50, leaves=8), None, []
     for _ in range(GENERATIONS):
@@ -200,7 +202,7 @@ def _sliced(truth: Truth, offered: torch.Tensor, seed: int) -> np.ndarray:
         seen = scene.mean if fitted is None else fitted.predict(scene.context)
         p = epsilon_greedy(1.0 if fitted is None else 0.1)(Outlook(seen, available=scene.available))
         out.append(float((p * scene.mean).sum(1).mean()))
-        few = slice(0, BATCH // 10)
+        few = slice(0, rows)
         action = torch.multinomial(even[few], 1, generator=torch.Generator().manual_seed(seed))[
             :, 0
         ]
@@ -244,7 +246,7 @@ def squarecb_evidence(seed: int, zoo: Any) -> Result:
         return _means(explore(form, world, GENERATIONS, BATCH, available=on, seed=seed))
 
     short, long = run(squarecb(1000.0)), run(squarecb(1000.0, memory=None))
-    slices = _sliced(truth, offered, seed)
+    slices, even = _sliced(truth, offered, seed), _sliced(truth, offered, seed, BATCH)
     right = run(squarecb(1000.0, model=Logistic(c=1.0)), plain, easy)
     return Result(
         float(short.mean()),
@@ -253,9 +255,10 @@ def squarecb_evidence(seed: int, zoo: Any) -> Result:
             "share of generations that turn": (
                 _turns(short), _turns(slices), at_least(0.5, alone=True),
             ),
-            "mean move between generations": (
-                _moves(short), _moves(slices), at_least(1.5, times=True),
+            "mean move between generations, against as many uniform rows": (
+                _moves(short), _moves(even), at_least(1.5, times=True),
             ),
+            "mean reward against as many uniform rows": (float(short.mean()), float(even.mean())),
             "mean move with all memory": (_moves(long), _moves(short), at_most(0.5, times=True)),
             "share of generations worse than the one before": (
                 float((np.diff(short) < 0).mean()), float((np.diff(slices) < 0).mean()),
