@@ -415,7 +415,7 @@ class Engine:
 
     def _judge(self) -> None:
         """Score the nets whose best state is kept, where that is due."""
-        for name, net in self.snapshots.to_judge(self.state, self.step).items():
+        for name, net in self.snapshots.to_judge(self.step).items():
             self.snapshots.keep_best(self.state, name, self._score(name, net))
 
     def _score(self, name: str, net: Best) -> Tensor:
@@ -528,18 +528,22 @@ class Engine:
         """Take from an earlier stage what has the same name and shape: nets, and the moments and
         counts of the optimizers that train them. Snapshots that are new start at what they follow.
         """
+        trained = {n for s in self.steps if isinstance(s, Train) for n in s.nets}
+        anew = self.snapshots.begin_anew(trained)
         carried: set[str] = set()
         for key, tensor in self.state.items():
             before = other.state.get(key)
             same = before is not None and before.shape == tensor.shape
-            if same and not key.startswith("watch."):
-                tensor.copy_(before)  # type: ignore[arg-type]
-                carried |= {key.split(".")[1]} if key.startswith("net.") else set()
+            kind, name = key.split(".")[:2]
+            if not same or kind == "watch" or anew & set(name.split("#")[0].split("+")):
+                continue
+            tensor.copy_(before)  # type: ignore[arg-type]
+            carried |= {name} if kind == "net" else set()
         self.snapshots.start_over(self.state, carried)
         known = {other._key(i): c for i, c in enumerate(other.counts)
                  if isinstance(other.steps[i], Train)}  # fmt: skip
         for i, step in enumerate(self.steps):
-            if isinstance(step, Train):
+            if isinstance(step, Train) and not anew & set(step.nets):
                 self.counts[i] = known.get(self._key(i), 0)
 
 

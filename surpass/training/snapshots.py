@@ -197,10 +197,9 @@ class Snapshots:
             for key, tensor in self._moved(name, net, state, self.axis).items():
                 state[key].copy_(tensor)
 
-    def to_judge(self, state: State, step: int) -> dict[str, Best]:
-        """Which best states have to be judged now; at the start, those without a score."""
-        return {n: s for n, s in self.best.items() if step % s.every == 0
-                and (step or bool(torch.isinf(state[f"snapshot.{n}.score"]).any()))}  # fmt: skip
+    def to_judge(self, step: int) -> dict[str, Best]:
+        """Which best states have to be judged now; all of them at the start."""
+        return {n: s for n, s in self.best.items() if step % s.every == 0}
 
     def keep_best(self, state: State, name: str, score: Tensor) -> None:
         """Take the state of a net where it was judged higher than the best so far."""
@@ -211,10 +210,20 @@ class Snapshots:
             mask = better.reshape(*better.shape, *(1,) * (tensor.dim() - better.dim()))
             tensor.copy_(torch.where(mask, state[f"net.{self.best[name].of}.{key}"], tensor))
 
+    def begin_anew(self, trained: set[str]) -> set[str]:
+        """The nets that a stage does not take over by name: those that it declares as snapshots and
+        trains, which begin at what they are snapshots of, and the anchor of such a policy."""
+        anew = {n for n in self.nets if n in trained}
+        anchor = self.nets.get("anchor")
+        return anew | ({"anchor"} if anchor is not None and anchor.of in anew else set())
+
     def start_over(self, state: State, carried: set[str]) -> None:
         """Set the snapshots that were not carried over from a stage before to the nets they follow,
         which were."""
-        for name, net in self.nets.items():
+        names = list(self.nets)
+        names.sort(key=lambda n: self.nets[n].of in self.nets)  # first those that follow a net
+        for name in names:
+            net = self.nets[name]
             if name in carried or net.of not in carried:
                 continue
             for key, tensor in self._own(state, name):

@@ -133,15 +133,16 @@ def _learner(form: Any, roles: Mapping[str, Any], known: Mapping[str, Any]) -> L
     learner = lowered(form, roles, known)
     if not isinstance(learner, Learner):
         raise InputError(f"a {type(learner).__name__} is not run by the compiled executor")
-    frozen = {n: _frozen(net) for n, net in known.items() if n not in learner.nets}
+    frozen = {n: _frozen(n, known) for n in known if n not in learner.nets}
     return replace(learner, nets={**frozen, **learner.nets}) if frozen else learner
 
 
-def _frozen(net: Any) -> Any:
-    """A snapshot that stays as it is; nets that no step trains stay of themselves."""
+def _frozen(name: str, known: Mapping[str, Any]) -> Any:
+    """A net of an earlier stage as a net that no step trains: what is carried over stays in it."""
+    net = known[name]
     if isinstance(net, Pool):
         return Pool(net.of, net.size, 1 << 40)
-    return Copy(net.of) if isinstance(net, Ema | Copy | Best) else net
+    return _frozen(net.of, known) if isinstance(net, Ema | Copy | Best) else net
 
 
 def last_learner(form: Any, roles: Mapping[str, Any]) -> Learner:
