@@ -10,7 +10,8 @@ from surpass.forms import Outlook
 from surpass.parts import Part, part
 
 __all__ = [
-    "epsilon_greedy", "inverse_gap", "optimistic", "relative_inverse_gap", "sliced", "uniform",
+    "boltzmann", "epsilon_greedy", "inverse_gap", "optimistic", "relative_inverse_gap", "sliced",
+    "uniform",
 ]  # fmt: skip
 
 
@@ -30,6 +31,13 @@ def uniform(seen: Outlook, /) -> Float[Tensor, "B A"]:
     """Every available action equally often."""
     offered = _offered(seen)
     return offered / offered.sum(1, keepdim=True)
+
+
+@part
+def boltzmann(seen: Outlook, /, temperature: float = 1.0) -> Float[Tensor, "B A"]:
+    """In proportion to exp(mean / temperature)."""
+    unavailable = _offered(seen) == 0
+    return torch.softmax((seen.mean / temperature).masked_fill(unavailable, -torch.inf), 1)
 
 
 @part

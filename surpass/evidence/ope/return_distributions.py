@@ -22,7 +22,7 @@ from surpass.tasks.lock_chain import CombinationLock
 from surpass.tasks.tabular import TabularMDP
 
 GOOD = 13 / 14  # six in seven for the good action, the rest at random
-STEPS = 2000  # of every model, at every step
+STEPS = 1000  # of every model, at every step
 
 
 def total_variation(a: Tensor, b: Tensor) -> float:
@@ -71,7 +71,7 @@ def chain_distance(iterations: int, seed: int) -> float:
     "total variation at most 0.2 and below categorical returns; on the ring diffusion has half the "
     "error of a single Gaussian and no more than the mixture",
     setting="combination lock of 4 steps, 4,000 logged episodes, truth from 20,000 episodes of the "
-    "target; 2,000 updates of every model at every step",
+    "target; 1,000 updates of every model at every step",
     baseline="categorical returns of 100 atoms, the same net, updates and rows",
     metric="total variation of the mixture's returns, 70 bins",
     bar=at_most(0.0),
