@@ -178,13 +178,16 @@ def _steps() -> Tensors:
     found = {n: -torch.rand(B, T) - 0.2 for n in LOGPS}
     found |= {n: torch.randn(B, T) for n in ("advantage", "loss", "lean", "log_partition")}
     found |= {"entropy": torch.rand(B, T), "collision": -torch.rand(B, T)}
+    found |= {n: -torch.rand(B, T) - 1.0 for n in ("mean_logp", "anchor_mean_logp")}
     found["log_ratio"] = torch.where(MASK > 0, found["logp"] - found["anchor_logp"], 0.0)
     return found
 
 
 def _as_steps(t: Tensors, rows: slice = slice(None)) -> Steps:
     turn = torch.where(MASK > 0, torch.arange(T) // 2, -1)
-    extras = {n: t[n][rows] for n in ("collision", "lean", "log_partition", "entropy", "ref_logp")}
+    columns = ("collision", "lean", "log_partition", "entropy", "ref_logp", "mean_logp",
+               "anchor_mean_logp")  # fmt: skip
+    extras = {n: t[n][rows] for n in columns}
     named = {n: t[n][rows] for n in (*LOGPS, "log_ratio", "advantage", "loss", "entropy")}
     return Steps(
         mask=MASK[rows], turn=turn[rows], group=GROUP[rows], extras=extras,

@@ -55,12 +55,14 @@ class TaskPrompts:
     def judge(self, seq: Sequences, rows: list[int]) -> tuple[Tensor, int]:
         """The reward of each sequence, [B], and how many could not be judged."""
         prompt, action, mask = (x.cpu() for x in (seq.prompt, seq.action, seq.mask))  # type: ignore[union-attr]
-        filled = torch.where(mask > 0, action, self.task.vocabulary.pad)
+        pad = self.task.vocabulary.pad if hasattr(self.task, "vocabulary") else 0
+        filled = torch.where(mask > 0, action, pad)
         return self.task.verify(prompt, filled, mask).float().to(self.device), 0
 
     def text(self, ids: list[int], row: int | None = None) -> str:
         """Tokens as a person reads them."""
-        return self.task.vocabulary.decode(ids)
+        words = getattr(self.task, "vocabulary", None)
+        return " ".join(map(str, ids)) if words is None else words.decode(ids)
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state().tolist()}
@@ -138,6 +140,9 @@ class Fresh:
         sequences: the answers, in groups.
         expert: gives expert traces for the rows of `sequences`, one for each, [B].
         judge: the reward of further sequences.
+        policy: that answers.
+        more: from places of rows of `sequences`, and how many further answers each one's prompt
+            gets, to those answers, judged, and their rows.
     """
 
     sequences: Sequences
@@ -145,6 +150,8 @@ class Fresh:
     rows: list[int]
     expert: Callable[[Sequences, list[int]], Sequences] | None
     judge: Judge
+    policy: LanguagePolicy
+    more: Callable[[list[int], list[int]], tuple[Sequences, list[int]]]
 
 
 class RolloutStream:
@@ -246,7 +253,28 @@ class RolloutStream:
         if self.replay is not None:
             self.replay.keep(whole, rows)
             whole, rows = _with_old(whole, rows, old)
-        return Fresh(whole, ("own",), rows, self._expert_traces(), self.prompts.judge), notes
+
+        def more(places: list[int], counts: list[int]) -> tuple[Sequences, list[int]]:
+            return self._more(whole, rows, places, counts)
+
+        traces = self._expert_traces()
+        return Fresh(whole, ("own",), rows, traces, self.prompts.judge, self.policy, more), notes
+
+    def _more(
+        self, seq: Sequences, rows: list[int], places: list[int], counts: list[int]
+    ) -> tuple[Sequences, list[int]]:
+        """Further answers to the prompts of some rows, in the groups of these."""
+        assert seq.prompt is not None and seq.prompt_mask is not None and seq.group is not None
+        at = [i for i, n in zip(places, counts, strict=True) for _ in range(n)]
+        out = generate(
+            self.policy, seq.prompt[at], seq.prompt_mask[at], self.sampling,
+            generator=self.generator,
+        )  # fmt: skip
+        theirs = [rows[i] for i in at] if rows else []
+        score, _ = self.prompts.judge(out, theirs)
+        out.reward, out.group = at_last(out, score), seq.group[at]
+        self.spent += len(out)
+        return out, theirs
 
     def _once(self, groups: int) -> tuple[Sequences, list[int], dict[str, float]]:
         asked: Asked = self.prompts.draw(groups).share()

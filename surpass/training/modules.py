@@ -322,6 +322,12 @@ class ModuleTrainer:
         self, form: PolicyGradient, seq: Sequences, batch: Any, columns: dict[str, Any]
     ) -> TokenStats | None:
         """Fills `anchor_logp`, unless the one gradient step makes it the policy itself."""
+        asked = [n for n in self.needs if isinstance(n, str) and n.startswith("anchor_")]
+        if asked:  # statistics of the anchor, which is the policy as it is now
+            stats = score_all(self.policy, seq, self.piece, self.needs)
+            columns["anchor_logp"] = stats.logp
+            columns |= {n: stats.statistics[n.removeprefix("anchor_")] for n in asked}
+            return stats
         if "anchor" in self.twins:
             columns["anchor_logp"] = self.twins["anchor"].logps(seq, self.piece)
             return None
