@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -174,7 +175,8 @@ def guided(null: Predict, conditional: Predict, weight: float | Tensor) -> Predi
 def _log_stretch(predict: Predict, x: Float[Tensor, "N d"], time: float, steps: int) -> Tensor:
     """log |det(I + J / F)| of one Euler step at x, [N]."""
 
-    out, pull = torch.func.vjp(lambda y: y + predict(y, _time(y, time)) / steps, x)
+    moved: Any = torch.func.vjp(lambda y: y + predict(y, _time(y, time)) / steps, x)
+    out, pull = moved
     unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     jacobian = torch.stack([pull(row.expand_as(out))[0] for row in unit], -2)
     return torch.linalg.slogdet(jacobian)[1]
@@ -275,7 +277,7 @@ def edm_sample(
         noise: the factor of fresh noise.
         guide: `guide(x, i)` moves x before step i; it is not asked before the last.
     """
-    steps = levels.shape[0] - 1
+    steps, levels = levels.shape[0] - 1, levels.to(x.device)
     x = x * levels[0]
     for i in range(steps):
         if guide is not None and i < steps - 1:

@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from surpass.objectives.rows import Rows
-from surpass.parts import Nets, part
+from surpass.parts import Nets, Number, Schedule, part
 
 __all__ = ["self_evolved"]
 
 
 @part(needs=("return_to_go", "age"))
 def self_evolved(
-    nets: Nets, rows: Rows, /, beta: float = 0.0, scale: float = 1.0, teacher: str = "teacher",
+    nets: Nets, rows: Rows, /, beta: Number = 0.0, scale: float = 1.0, teacher: str = "teacher",
     shares: tuple[float, float, float] = (0.9, 0.05, 0.05), pi: str = "pi",
 ) -> Float[Tensor, "B"]:  # fmt: skip
     """Per segment, the mean over its steps of 0.9 |a^ - a~|^2 + 0.05 L1(s^_{t+1}) + 0.05
@@ -27,6 +27,7 @@ def self_evolved(
     """
     seen = rows.return_to_go / scale, rows.obs, rows.action, rows.age
     action, after = nets[pi](*seen)
+    assert not isinstance(beta, Schedule)  # evaluated by then
     target = (1.0 - beta) * rows.action + beta * nets[teacher](*seen)[0].detach()
     left = (rows.return_to_go - rows.reward) / scale
     each = (

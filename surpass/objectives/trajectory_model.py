@@ -112,6 +112,6 @@ def guided_segments(
         slope = slope / slope.norm(dim=-1, keepdim=True).clamp(min=1e-8)
         return x + guide_strength(i, steps, weight) * slope
 
-    x = torch.randn(count, length * f)
+    x = torch.randn(count, length * f, device=layout.mean.device)
     use = None if logp is None or weight == 0 else guide
     return edm_sample(edm_denoiser(net), x, edm_levels(steps), churn, guide=use)

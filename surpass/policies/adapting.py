@@ -116,7 +116,7 @@ class Adapting:
         weight = kept.float()
         mean = (weight[..., None] * memory["sums"]).sum(1)
         mean = mean / (weight * memory["counts"]).sum(1, keepdim=True).clamp(min=1.0)
-        around = mean + self.spread * torch.randn(self.candidates, *mean.shape)
+        around = mean + self.spread * torch.randn(self.candidates, *mean.shape, device=mean.device)
         context = mean if self.spread == 0 else self._novel(memory, around)
         best = memory["tried"].gather(
             1, doubt.argmin(1)[:, None, None].expand(-1, 1, mean.shape[1])

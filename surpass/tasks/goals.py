@@ -83,9 +83,13 @@ def goal_log(
             state, obs = after.state, after.obs
         flat = {k: torch.stack(v, 1).flatten(0, 1) for k, v in columns.items()}
         rows = episodes * env.horizon
-        logs.append(Transitions(
-            **flat, episode=torch.arange(episodes).repeat_interleave(env.horizon),
-            task=torch.full((rows,), number), batch_size=[rows],
-        ))  # fmt: skip
+        logs.append(
+            Transitions(
+                **flat,
+                episode=torch.arange(episodes).repeat_interleave(env.horizon),
+                task=torch.full((rows,), number),
+                batch_size=[rows],  # type: ignore[call-arg]
+            )
+        )
     about = About(name="goals", spaces={"action_low": -1.0, "action_high": 1.0})
     return joined(logs).described(about)

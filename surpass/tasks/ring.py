@@ -71,7 +71,7 @@ class Ring:
             terminated=torch.ones(rows, dtype=torch.bool),
             truncated=torch.zeros(rows, dtype=torch.bool),
             episode=torch.arange(rows),
-            batch_size=[rows],
+            batch_size=[rows],  # type: ignore[call-arg]
         ).described(about)
 
     def contexts(self, n: int = 1_000) -> Float[Tensor, "n 1"]:

@@ -105,6 +105,9 @@ def spread_log(
         state, obs = after.state, after.obs
     flat = {name: torch.stack(values, 1).flatten(0, 1) for name, values in columns.items()}
     rows = episodes * env.horizon
+    episode = torch.arange(episodes).repeat_interleave(env.horizon)
     return Transitions(
-        **flat, episode=torch.arange(episodes).repeat_interleave(env.horizon), batch_size=[rows]
+        **flat,
+        episode=episode,
+        batch_size=[rows],  # type: ignore[call-arg]
     ).described(About(name="line-spread", spaces={"n_actions": len(MOVES)}))

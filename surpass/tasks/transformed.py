@@ -35,7 +35,7 @@ def _continuous(task: Any) -> Spaces:
     return spaces
 
 
-def _frozen(base: Any, needs: str) -> nn.Module:
+def _frozen(base: Any, needs: str) -> Any:
     if not isinstance(base, nn.Module) or not hasattr(base, needs):
         raise InputError(f"the frozen policy has no {needs!r}; hand in a diffusion or flow net")
     return base.eval().requires_grad_(False)
@@ -239,7 +239,8 @@ class ResidualEnv(_Around):
             fresh = task.proposed(after.obs)
             self.chunk = torch.where(anew[:, None, None], fresh, self.chunk)
             self.place = torch.where(anew, 0, self.place)
-        return Stepped(task.seen(after.obs, self.pending()), *after[1:4], last)
+        seen = task.seen(after.obs, self.pending())
+        return Stepped(seen, after.reward, after.terminated, after.truncated, last)
 
     def _following(self, obs: Tensor) -> Tensor:
         """The base action that would come next, had the episode not ended."""

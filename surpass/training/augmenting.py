@@ -46,7 +46,8 @@ def policy_guided(
         "reward": log.reward.float(),
         "terminated": log.terminated.float(),
     }
-    layout = Layout.of(known)
+    place = next((p.device for p in net.parameters()), log.reward.device)
+    layout = Layout.of({name: column.to(place) for name, column in known.items()})
     policy = _logp(nets[pi]) if pi in nets else None  # type: ignore[operator]
     with torch.no_grad():
         x = guided_segments(net, layout, count, net.length, policy, weight, steps, churn)
@@ -54,7 +55,8 @@ def policy_guided(
         raise InputError(
             "the model of trajectories gave values that are no numbers; train it longer"
         )
-    return _as_log(layout.columns(x), spaces).described(log.about)
+    made = {name: column.to(log.reward.device) for name, column in layout.columns(x).items()}
+    return _as_log(made, spaces).described(log.about)
 
 
 def _as_log(columns: dict[str, Tensor], spaces: Any) -> Transitions:
@@ -62,14 +64,14 @@ def _as_log(columns: dict[str, Tensor], spaces: Any) -> Transitions:
     obs, count, length = columns["obs"], *columns["obs"].shape[:2]
     ended = columns["terminated"][:, : length - 1]
     alive = ended.long().cumsum(1) - ended.long() == 0
-    low, high = torch.tensor(spaces.low), torch.tensor(spaces.high)
+    low, high = (torch.tensor(v, device=obs.device) for v in (spaces.low, spaces.high))
     action = low + 0.5 * (high - low) * (columns["action"] + 1.0)
-    last = torch.zeros(count, length - 1, dtype=torch.bool)
+    last = torch.zeros(count, length - 1, dtype=torch.bool, device=obs.device)
     last[:, -1] = True
     rows = {
         "obs": obs[:, :-1], "action": action[:, :-1], "reward": columns["reward"][:, :-1],
         "next_obs": obs[:, 1:], "terminated": ended, "truncated": last & ~ended,
-        "episode": torch.arange(count)[:, None].expand(-1, length - 1),
+        "episode": torch.arange(count, device=obs.device)[:, None].expand(-1, length - 1),
     }  # fmt: skip
     kept = {name: value[alive] for name, value in rows.items()}
-    return Transitions(**kept, batch_size=[int(alive.sum())])
+    return Transitions(**kept, batch_size=[int(alive.sum())])  # type: ignore[call-arg]

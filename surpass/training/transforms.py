@@ -28,7 +28,7 @@ def transformed(form: Transform, nets: Any, roles: Mapping[str, Any], seed: int)
     what = "task" if form.into == "task" else "log"
     if roles.get(what) is None:
         raise InputError(f"{form.apply!r} transforms the {what}, and none was handed in")
-    known = {k: v for k, v in roles.items() if isinstance(v, nn.Module | Transitions)}
+    known: Any = {k: v for k, v in roles.items() if isinstance(v, nn.Module | Transitions)}
     if nets is not None:
         known |= dict(nets.items())
     with torch.random.fork_rng(devices=[]):

@@ -10,7 +10,10 @@ from surpass.methods.offline.behavior_regularized import td3_bc
 from surpass.parts import from_json, set_at, to_json
 from surpass.tasks.point import point_log
 from surpass.training.augmenting import policy_guided
+from surpass.training.compiling import traced
+from surpass.training.engine import Engine
 from surpass.training.run import train
+from surpass.training.streams import open_stream, spaces_of
 
 
 class Nothing(nn.Module):
@@ -34,14 +37,41 @@ def test_rows_of_a_segment_follow_one_another():
     assert bool(((spread > 0.6) & (spread < 1.6)).all())  # in the log's units
 
 
-def test_the_recipe_trains_the_model_once_and_the_learner_round_by_round():
-    """Two rounds of sampling; the policy that the second is guided by is the one of the first."""
+def small(rounds=2):
     inner = td3_bc(batch=32)
     for name in ("q", "pi"):
         inner = set_at(inner, f"nets.{name}.hidden", (8, 8))
-    form = policy_guided_diffusion(
-        inner, length=5, count=20, levels=4, rounds=2, steps=5, model_steps=10, batch=16, width=8
-    )
+    return policy_guided_diffusion(
+        inner, length=5, count=20, levels=4, rounds=rounds, steps=5, model_steps=10, batch=16,
+        width=8,
+    )  # fmt: skip
+
+
+def test_a_run_that_goes_on_reads_the_logs_that_it_made(tmp_path):
+    log = point_log("medium", 600)
+    whole = train(small(), log, seed=0, compile=False, out=tmp_path)
+    again = train(small(), log, seed=0, compile=False, out=tmp_path, resume=True)
+    assert len(list(tmp_path.glob("transformed*.parquet"))) == 2
+    obs = torch.randn(4, 4)
+    torch.testing.assert_close(again.policy.act(obs).action, whole.policy.act(obs).action)
+
+
+def test_the_traced_update_of_the_model_equals_the_eager_one():
+    form, log = small().stages[0].do, point_log("medium", 600)  # type: ignore[union-attr]
+    engines = []
+    for tracing in (False, True):
+        stream = open_stream(form.source, {"log": log}, spaces_of(log))
+        engine = Engine(form, stream, spaces_of(log), compile=tracing)
+        engine.compiler = traced
+        engine.advance(2)
+        engines.append(engine)
+    for name, tensor in engines[0].state.items():
+        torch.testing.assert_close(engines[1].state[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_recipe_trains_the_model_once_and_the_learner_round_by_round():
+    """Two rounds of sampling; the policy that the second is guided by is the one of the first."""
+    form = small()
     assert from_json(to_json(form)) == form
     assert isinstance(form.stages[0], Stage) and isinstance(form.stages[1], Repeat)
     trained = train(form, point_log("medium", 600), seed=0, compile=False)

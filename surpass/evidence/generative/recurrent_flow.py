@@ -38,8 +38,8 @@ def _reach(pi: Any, obs: torch.Tensor) -> float:
     x = torch.randn(len(obs), pi.size, generator=torch.Generator().manual_seed(0))
     push = torch.nn.functional.normalize(torch.ones_like(x), dim=-1)
     with torch.enable_grad():
-        _, moved = torch.func.jvp(lambda y: euler(velocity, y, pi.steps), (x,), (push,))
-    return float(moved.norm(dim=-1).square().mean().sqrt().log10())
+        pushed: Any = torch.func.jvp(lambda y: euler(velocity, y, pi.steps), (x,), (push,))
+    return float(pushed[1].norm(dim=-1).square().mean().sqrt().log10())
 
 
 @evidence(

@@ -59,8 +59,11 @@ def make_log(episodes: int, seed: int) -> Transitions:
         state, obs = after.state, after.obs
     flat = {k: torch.stack(v, 1).flatten(0, 1) for k, v in columns.items()}
     rows = episodes * ENV.horizon
+    episode = torch.arange(episodes).repeat_interleave(ENV.horizon)
     return Transitions(
-        **flat, episode=torch.arange(episodes).repeat_interleave(ENV.horizon), batch_size=[rows]
+        **flat,
+        episode=episode,
+        batch_size=[rows],  # type: ignore[call-arg]
     ).described(About(name="point with a disc", spaces={"action_low": -1.0, "action_high": 1.0}))
 
 
