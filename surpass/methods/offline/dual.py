@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from surpass.critics.ensembles import value
+from dataclasses import replace
+
+from surpass.critics.ensembles import critic, dual, value
+from surpass.critics.transition_rewards import transition_reward
 from surpass.errors import InputError
-from surpass.forms import Learner, adam, ema, log, train
-from surpass.objectives.descent import orthogonal
+from surpass.forms import Learner, Stage, Stages, adam, ema, log, mix, project, train
+from surpass.objectives.adversarial import adversarial, cloned_own, opposed
+from surpass.objectives.descent import norm_ball, orthogonal
 from surpass.objectives.dice import chi2_dice, forward_residual
 from surpass.objectives.value import clone
 from surpass.parts import stop
@@ -13,7 +17,7 @@ from surpass.policies.acting import mean, sampled
 from surpass.policies.gaussian import gaussian
 from surpass.registry import system
 
-__all__ = ["odice"]
+__all__ = ["mahalo", "odice"]
 
 Hidden = tuple[int, ...]
 
@@ -47,3 +51,38 @@ def odice(
         source=log(batch, gamma=gamma, reward_scale="range"),
         discrete=False,
     )  # fmt: skip
+
+
+@system("mahalo")
+def mahalo(
+    beta: float = 10.0, ratio: float = 1e5, radius: float = 100.0, gamma: float = 0.99,
+    lr: float = 5e-4, slow: float = 5e-7, bounds: tuple[float, float] = (-1e6, 1e6),
+    batch: int = 512, warm: int = 100_000, steps: int = 1_000_000, hidden: Hidden = (256, 256, 256),
+) -> Stages:  # fmt: skip
+    """Critics and rewards that are jointly worst for the policy, relative to the log's actions,
+    among those that fit the dynamics of "log" and the rewards of "labeled"; the policy moves a
+    thousand times slower."""
+    half = batch // 2
+    nets = {
+        "q": critic(2, hidden), "reward": transition_reward(hidden), "pi": gaussian(hidden),
+        "alpha": dual(), "q_target": ema("q", 0.005),
+    }  # fmt: skip
+    both = ("q", "reward")
+    fitted = Learner(
+        nets=nets,
+        update=(
+            train("pi", cloned_own(), adam(lr)),
+            train(both, adversarial(beta, ratio, gamma, bounds, opposing=False), adam(lr)),
+        ),
+        act=mean(),
+        explore=sampled(),
+        source=mix(batch, log=(0.5, log(half)), labeled=(0.5, log(half, role="labeled"))),
+        discrete=False,
+    )
+    game = (
+        train(both, adversarial(beta, ratio, gamma, bounds), adam(lr)),
+        project("q", norm_ball(radius)),
+        train("pi", opposed(), adam(slow)),
+        train("alpha", opposed(), adam(lr)),
+    )
+    return Stages((Stage(fitted, warm), Stage(replace(fitted, update=game), steps)))
