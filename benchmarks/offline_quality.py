@@ -1,7 +1,7 @@
 """Returns of offline learners beside d3rlpy's, on the zoo's own logs, after equal updates.
 
     python benchmarks/offline_quality.py [--algorithms td3-bc iql cql] [--tasks hopper half-cheetah]
-        [--seeds 3] [--updates td3-bc=4000 iql=4000 cql=600] [--episodes 40] [--log medium-replay]
+        [--seeds 3] [--updates td3-bc=3000 iql=3000 cql=400] [--episodes 40] [--log medium-replay]
 
 Both sides get the same rows, batch 256, two layers of 256, the hyperparameters of the papers, and
 equal numbers of updates; TD3+BC standardizes observations on both sides, as its paper does. The
@@ -33,7 +33,7 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parent.parent
 ALGORITHMS = ("td3-bc", "iql", "cql")
 TASKS = {"hopper": "Hopper-v5", "half-cheetah": "HalfCheetah-v5"}
-UPDATES = {"td3-bc": 4_000, "iql": 4_000, "cql": 600}
+UPDATES = {"td3-bc": 3_000, "iql": 3_000, "cql": 400}
 D3RLPY = "2.8.1"
 STARTS = 77_000
 

@@ -68,7 +68,7 @@ SCHOOLS: dict[str, School] = {
     ),
     "cart-pole": School(
         "cart-pole", lambda: ppo(envs=16, horizon=64, epochs=4, minibatches=4, lr=2e-3),
-        100_000, 128, 20_000, 1.0,
+        100_000, 32, 20_000, 0.5,
     ),
     "hopper": School(
         "Hopper-v5", lambda: sac(hidden=(128, 128)), 120_000, 5_000, 100_000, 8.0, 128
