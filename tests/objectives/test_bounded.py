@@ -52,6 +52,25 @@ def test_past_the_target_the_gradient_turns_back():
     assert log_ratio.grad[0].tolist() == pytest.approx([float(w) for w in want], rel=1e-5)
 
 
+def test_descent_on_the_loss_ends_at_the_bounds_of_the_band():
+    """A softmax over four equally likely actions with Q = 0, 1, 2, 3, in expectation."""
+    q = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+    logits = torch.zeros(4, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], 0.01)
+    for step in range(400):
+        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 400)
+        log_ratio = torch.log_softmax(logits, -1)[None] - np.log(0.25)
+        steps = Steps(
+            logp=log_ratio, mask=torch.ones(1, 4), log_ratio=log_ratio, advantage=q - 1.5,
+            extras={"lean": (q - 1.5) / 1e-3},
+        )  # fmt: skip
+        optimizer.zero_grad()
+        to_band()(steps).sum().backward()
+        optimizer.step()
+    found = torch.softmax(logits, -1).tolist()
+    assert found == pytest.approx([0.7 / 4, 0.7 / 4, 1.3 / 4, 1.3 / 4], abs=2e-3)
+
+
 class Constant(torch.nn.Module):
     def __init__(self):
         super().__init__()
