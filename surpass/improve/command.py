@@ -41,6 +41,10 @@ def run(
     folder = out or default_folder(logs)
     overwrite = overwrite or (out is None and _is_report(folder))
     accept_estimated = options.pop("accept_estimated_behavior")
+    if model is not None:
+        from surpass.policies.language import without_bars
+
+        without_bars()
     with Progress(
         SpinnerColumn(finished_text="✓"),
         TextColumn("{task.description}"),

@@ -32,7 +32,7 @@ from surpass.policies.token_logps import (
     unpacked,
 )
 
-__all__ = ["LanguagePolicy", "attended", "load_model", "tokens_of"]
+__all__ = ["LanguagePolicy", "attended", "load_model", "tokens_of", "without_bars"]
 
 
 def attended(seq: Sequences) -> Float[Tensor, "B T"]:
@@ -212,6 +212,11 @@ def chosen_precision(name: str, device: torch.device) -> torch.dtype | None:
     if name == "bf16" and device.type == "cuda" and not has:
         raise InputError("this GPU does not compute in bfloat16; give precision='fp32'")
     return torch.bfloat16 if name == "bf16" or (name == "auto" and has) else None
+
+
+def without_bars() -> None:
+    """No progress bars of transformers from here on: the command line has its own."""
+    extra("transformers").utils.logging.disable_progress_bar()
 
 
 def check_pair(model: nn.Module, tokenizer: Any) -> None:

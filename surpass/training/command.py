@@ -106,6 +106,9 @@ def run(
     if data is not None and model is None and load is not None:
         rows = load(data)
     if model is not None:
+        from surpass.policies.language import without_bars
+
+        without_bars()
         more |= {"model": model, **({"reward": reward} if reward is not None else {})}
     elif task is not None and measure is not None:
         more["evaluate"] = measure(task)

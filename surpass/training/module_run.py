@@ -96,7 +96,8 @@ def train_language(
     if resume:
         if place is None:
             raise InputError("resume=True needs the out=... of the run that is to go on")
-        load_checkpoint(trainer, place / "checkpoint")
+        if (place / "checkpoint").exists():
+            load_checkpoint(trainer, place / "checkpoint")
     journal = _Journal(place, say, steps) if rank() == 0 else _Journal(None, None, steps)
     try:
         while trainer.step < steps:

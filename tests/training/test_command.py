@@ -29,3 +29,40 @@ def test_a_run_in_a_task_from_the_command_line(tmp_path, capsys):
     assert "evaluation.return" in capsys.readouterr().out
     trained = load_trained(tmp_path)
     assert trained.predict([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+
+
+def test_a_language_model_from_the_command_line(tmp_path, capsys):
+    pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    import json
+
+    from surpass.policies.language import LanguagePolicy
+    from surpass.tasks.language import DigitStrings
+    from surpass.zoo.language import prompt_rows, tiny_llama, toy_tokenizer
+
+    task = DigitStrings("C", (2, 2))
+    LanguagePolicy(tiny_llama(task, width=16), toy_tokenizer(task.vocabulary)).save(tmp_path / "m")
+    rows = [{"question": r["prompt"], "solution": r["answer"]} for r in prompt_rows(task, 16)]
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    language = {"lora": 2, "columns": {"prompt": "question", "completion": "solution"}}
+    named = {"model": str(tmp_path / "m"), "data": str(data), "language": language}
+    settings, out = ["batch=8"], tmp_path / "run"
+    run("sft", steps=2, settings=settings, out=out, **named)
+    assert "update 2 of 2" in capsys.readouterr().out
+    assert (out / "policy" / "adapter_model.safetensors").exists()
+    run("sft", steps=3, settings=settings, out=out, **named)  # goes on
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 3]
+    with pytest.raises(InputError, match="--lora is for language models; name one with --model"):
+        run("ppo", task="cart-pole", steps=1, language={"lora": 2}, out=tmp_path / "no")
+
+
+def test_columns_are_pairs_of_names():
+    from surpass.cli import _mapping
+
+    assert _mapping("prompt=question, answer=solution") == {
+        "prompt": "question", "answer": "solution"}  # fmt: skip
+    assert _mapping(None) is None
+    with pytest.raises(InputError, match="write --columns prompt=question"):
+        _mapping("prompt")
