@@ -72,7 +72,7 @@ def test_a_larger_multiplier_costs_less():
 
 
 def test_logs_without_costs_are_refused_with_the_way_to_mend_them():
-    with pytest.raises(InputError, match="--column cost=NAME"):
+    with pytest.raises(InputError, match="--cost NAME"):
         learners("ad-load")[0].fit(replace(rows(), cost=None), None, 0)
     with pytest.raises(InputError, match="every decision cost the same"):
         ad_load().fit(replace(rows(), cost=torch.ones(N)), None, 0)

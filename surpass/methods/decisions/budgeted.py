@@ -105,7 +105,7 @@ def _units(rows: Any) -> float:
     if cost is None:
         raise InputError(
             "a learner with a budget needs what each decision cost; name the column with "
-            "--column cost=NAME, or leave the learner out"
+            "--cost NAME, or leave the learner out"
         )
     spread = float(cost.std())
     if not spread > 0:

@@ -1,0 +1,78 @@
+"""The families' pages: every family, honest about what is built, pictures with all seeds."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from surpass.registry import FAMILIES, systems
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def families():
+    pytest.importorskip("mkdocs")
+    spec = importlib.util.spec_from_file_location("families", ROOT / "docs" / "families.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_family_has_a_page_that_names_all_its_systems(families):
+    written = families.written()
+    assert tuple(sorted(written)) == tuple(sorted(FAMILIES))
+    for family, text in written.items():
+        page = families.page(family, text)
+        for system in systems().values():
+            if system.family == family:
+                assert f"`{system.key}`" in page
+
+
+def test_advice_names_systems_that_exist_and_marks_those_that_cannot_be_run(families):
+    known = systems()
+    for text in families.written().values():
+        advice = families._honest(text["choose"])
+        for key, mark in re.findall(r"`([\w-]+)`( \(not built yet\))?", advice):
+            assert key in known, key
+            assert bool(mark) == (not known[key].form), key
+
+
+def test_a_picture_has_a_dot_for_every_seed_on_a_common_scale(families):
+    entry = {"metric": "m < 1", "ours": [3.0, 1.0], "theirs": [1.0, 2.0]}
+    svg = families.picture(entry)
+    left, right = 8, families.WIDTH - 8
+    dots = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', svg)]
+    assert dots == [right, left, left, (left + right) / 2]
+    assert "m &lt; 1: 1 to 3" in svg and svg.count("<line") == 2
+
+
+def test_text_in_a_table_cannot_break_it(families):
+    assert families._safe("a|b *c* <d>") == r"a\|b \*c\* &lt;d&gt;"
+
+
+def test_the_examples_of_the_evaluation_page_run(families, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", families.written()["ope"]["start"], re.DOTALL)
+    assert len(blocks) == 1
+    names: dict = {}
+    exec(compile(blocks[0], "families.toml", "exec"), names)
+    assert capsys.readouterr().out.startswith("tensor")
+    assert float(names["found"].theta[0]) > 0.6
+
+
+def test_commands_on_the_pages_name_systems_that_are_built(families):
+    known = systems()
+    for text in families.written().values():
+        for key in re.findall(r"^surpass train ([\w-]+)", text["start"], re.MULTILINE):
+            assert known[key].form, key
+
+
+def test_a_claim_with_a_note_shows_it(families):
+    shown = families.evidence("exp-smoothing")
+    entry = families.entry_of("exp-smoothing")
+    assert entry["note"][:30] in shown and shown.count("<circle") == 2 * len(entry["ours"])
+    assert families.evidence("no-such-key") == "not measured yet"
