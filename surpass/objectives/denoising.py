@@ -112,7 +112,8 @@ def implicit(
     eps; `clip` bounds x_0, and eps follows it. Denoising Diffusion Implicit Models (2020), eta 0.
     """
     total = abar.shape[0]
-    levels = torch.linspace(total - 1, 0, steps or total).round().long().tolist()
+    count = steps or total
+    levels = [round((total - 1) * (1 - i / max(count - 1, 1))) for i in range(count)]
     for place, k in enumerate(levels):
         guess = predict(x, _time(x, (k + 1) / total))
         clean = (x - (1.0 - abar[k]).sqrt() * guess) / abar[k].sqrt()

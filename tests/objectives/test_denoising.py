@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from surpass.objectives import denoising as dn
 
@@ -103,6 +104,16 @@ def test_implicit_steps_on_a_known_clean_point_land_on_it():
 
     for steps in (1, 2, 7, 50):
         torch.testing.assert_close(dn.implicit(predict, noise(1, 2), abar, steps), point)
+
+
+def test_samplers_can_stand_in_a_traced_update():
+    abar, start = dn.variance_preserving(6), torch.linspace(-2, 2, 5)[:, None]
+    for sample in (
+        lambda x, abar: dn.implicit(best_noise(abar, 6), x, abar, steps=3),
+        lambda x, abar: dn.euler(best_velocity, x, 3),
+    ):
+        traced = make_fx(sample, tracing_mode="fake")(start, abar)
+        torch.testing.assert_close(traced(start, abar), sample(start, abar))
 
 
 def test_clipping_bounds_what_samplers_give():
