@@ -36,7 +36,8 @@ class Dynamics(nn.Module):
         """Mean and log-variance of the outcome, and the logit of an end; inputs may be [n, B, .],
         one batch for each member."""
         if self.actions:
-            action = nn.functional.one_hot(action.long(), self.actions).to(obs.dtype)
+            number = torch.arange(self.actions, device=action.device)
+            action = (action.long()[..., None] == number).to(obs.dtype)
         out = self.net(torch.cat([obs, action], -1))
         mean, raw, end = out.split((self.width, self.width, 1), -1)
         low, high = _LOG_VAR
@@ -102,7 +103,7 @@ class DynamicsNets:
 
     members: int = 4
     hidden: tuple[int, ...] = (200, 200)
-    updates: int = 5_000
+    updates: int = 3_000
     batch: int = 256
     lr: float = 1e-3
     starts: int = 256

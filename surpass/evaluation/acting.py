@@ -68,7 +68,7 @@ def target_of(policy: Any, actions: int, name: str = "policy") -> Target:
             f"{name} is a {type(policy).__name__}; give a policy folder, a function of "
             "observations, or what surpass.train returns"
         )
-    return Target(policy, actions, getattr(policy, "logp", None))
+    return Target(cast(Any, policy), actions, getattr(policy, "logp", None))
 
 
 def _one_hot(action: Tensor, actions: int) -> Float[Tensor, "M A"]:

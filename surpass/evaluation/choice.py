@@ -12,17 +12,16 @@ from typing import Any
 
 import torch
 
-from surpass.critics.fitted_q import FittedQ, Fourier
 from surpass.critics.minimax_weights import MinimaxWeights
 from surpass.data.records import Decisions, Sequences, Transitions
 from surpass.evaluation.decisions import DEFAULT
+from surpass.evaluation.trajectories import model_of
 from surpass.forms import Estimator
 from surpass.registry import build
 
 __all__ = ["MANY", "Chosen", "for_decisions", "for_episodes", "many_actions", "through_instrument"]
 
 MANY = 100  # actions from which on single ones are seen too rarely to be weighed
-COUNTABLE = 300
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,12 @@ def for_episodes(log: Transitions | Sequences, gamma: float) -> Chosen:
             "they are wrong.",
         )
         return Chosen(forms, why)
-    flat = obs.reshape(-1, obs.shape[-1])[: 50 * COUNTABLE]
-    few = len(torch.unique(flat, dim=0)) <= COUNTABLE
-    features = None if few else Fourier(40)
-    model, weight = FittedQ(features), MinimaxWeights(features)
+    steps = len(obs) if obs.dim() == 2 else obs.shape[0] * obs.shape[1]
+    stepwise = gamma == 1 and log.truncated is not None and bool(log.truncated.any())
+    episodes = len(torch.unique(log.episode)) if isinstance(log, Transitions) else len(obs)
+    model = model_of(obs, episodes if stepwise else steps)
+    features = model.features
+    weight = MinimaxWeights(features)
     learned = {"fqe": build("fqe", model=model), "mwl": build("mwl", model=weight),
                "model-based": build("model-based")}  # fmt: skip
     why = []

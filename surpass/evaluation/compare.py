@@ -175,7 +175,7 @@ def compare(
     known = tuple(r for r in risks if r is not None)
     truth = getattr(next(iter(opened.values())), "truth", None)
     judged = _truth(truth, loaded, held) if truth is not None else None
-    if judged is not None:
+    if truth is not None and judged is not None:
         rows, ranks = portfolios(_values(whole), judged, truth.value())
         return Comparison(whole, "the truth", judged, truth.value(), rows, ranks, known)
     judge = next((j for j in JUDGES if any(r.estimator == j for r in whole)), None)
@@ -310,7 +310,7 @@ def _truth(
         asked = Decisions(
             context=truth.contexts.to(log.context.dtype), action=torch.zeros(rows).long(),
             reward=torch.zeros(rows), propensity=torch.ones(rows), propensities=truth.logging,
-            batch_size=[rows],
+            batch_size=[rows],  # type: ignore[call-arg]
         ).described(log.about)  # fmt: skip
         out[name] = float(truth.value(target_probabilities(policy, asked, truth.logging, 0, name)))
     return out

@@ -93,20 +93,20 @@ def _on_decisions(
 ) -> Evaluation:
     if estimators != "auto":
         return on_decisions(policies, log, estimators, **options)
-    whole = log
+    held: Any = log
     if isinstance(log, TableLog) and log.columns.instrument is not None:
-        whole = log = log.read()
-    first = whole if isinstance(whole, Decisions) else _first_rows(whole)
+        held = log.read()
+    first = held if isinstance(held, Decisions) else _first_rows(held)
     chosen = for_decisions(first) if first is not None else None
-    found = on_decisions(policies, log, **({"estimators": chosen.forms} if chosen else {}),
+    found = on_decisions(policies, held, **({"estimators": chosen.forms} if chosen else {}),
                          **options)  # fmt: skip
     why = chosen.why if chosen else ()
-    if isinstance(log, Decisions) and log.instrument is not None:
-        usable, said = through_instrument(log.n_actions, log.instrument)
+    if isinstance(held, Decisions) and held.instrument is not None:
+        usable, said = through_instrument(held.n_actions, held.instrument)
         why = (*why, said)
         if usable:
             level = options.get("level", 0.05)
-            found = replace(found, results=(*found, *by_instrument(policies, log, level=level)))
+            found = replace(found, results=(*found, *by_instrument(policies, held, level=level)))
     return replace(found, notes=why)
 
 
@@ -131,7 +131,10 @@ def _on_episodes(
         return evaluate_trajectories(policies, log, gamma=gamma, estimators=estimators, **rest)
     chosen = for_episodes(log, gamma)
     found = evaluate_trajectories(policies, log, gamma=gamma, estimators=chosen.forms, **rest)
-    note = f"Returns are discounted by {gamma:g}." if gamma < 1 else "Returns are not discounted."
+    note = "Returns are not discounted."
+    if gamma < 1:
+        note = f"Returns are discounted by {gamma:g}. Where episodes were cut, importance weights "
+        note += "value them up to the cut; models go on behind it, and so do their references."
     return replace(found, notes=(note, *chosen.why))
 
 

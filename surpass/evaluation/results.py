@@ -118,15 +118,18 @@ class Evaluation:
         out = Table(title=title, title_style="bold")
         if several:
             out.add_column("policy")
-        out.add_column("estimator")
-        for name in ("value", share, "gain", share, "ess", "support", "max w"):
+        out.add_column("estimator", no_wrap=True)
+        decisions = self.per == "decision"
+        weighed = ("ess", "support", "max w") if decisions else ("ess", "max w")
+        for name in ("value", share, "gain", share, *weighed):
             out.add_column(name, justify="right")
         out.add_column("bias")
         for r in self.results:
+            support = [f"{r.support:.3f}"] if decisions else []
             cells = [
                 r.estimator, f"{r.value:.4g}", f"{r.low:.4g} .. {r.high:.4g}", f"{r.gain:+.3g}",
                 f"{r.gain_low:+.3g} .. {r.gain_high:+.3g}", _known(r.ess, ",.0f"),
-                f"{r.support:.3f}", _known(r.max_weight, ".3g"), "biased" if r.biased else "none",
+                *support, _known(r.max_weight, ".3g"), "biased" if r.biased else "none",
             ]  # fmt: skip
             out.add_row(*([r.policy, *cells] if several else cells))
         return out

@@ -151,5 +151,5 @@ def _with_columns(log: Transitions, asked: Asked, multiplier: Float[Tensor, "N n
         obs=obs, action=log.action, reward=log.reward.float(), next_obs=then,
         terminated=log.terminated, truncated=log.truncated, episode=log.episode,
         extras=TensorDict(columns, batch_size=[rows]),
-        batch_size=[rows],
+        batch_size=[rows],  # type: ignore[call-arg]
     ).described(log.about)  # fmt: skip

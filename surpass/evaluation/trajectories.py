@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from scipy import stats
 from tensordict import TensorDict
 from torch import Tensor
 
-from surpass.critics.fitted_q import Bootstrapped
+from surpass.critics.fitted_q import Bootstrapped, FittedQ, Fourier
 from surpass.critics.rewards import cross_fitted
 from surpass.data.records import Sequences, Transitions
 from surpass.errors import InputError
@@ -24,8 +25,12 @@ from surpass.forms import Estimator
 from surpass.objectives.views import TrajectoryQuery
 from surpass.registry import build
 
-__all__ = ["DEFAULT", "evaluate_trajectories", "fitted", "padded", "rows_of", "trajectory_query"]
+__all__ = [
+    "DEFAULT", "evaluate_trajectories", "fitted", "going_on", "model_of", "padded", "rows_of",
+    "trajectory_query",
+]  # fmt: skip
 
+COUNTABLE = 300  # observations that count as numbered states
 DEFAULT = ("tis", "pdis", "snpdis", "drt", "sndrt", "fqe")
 
 
@@ -77,7 +82,7 @@ def rows_of(log: Sequences | Transitions) -> Transitions:
     return Transitions(
         obs=log.obs[keep], action=log.action[keep], reward=log.reward[keep],
         next_obs=log.next_obs[keep], terminated=log.terminated[keep], truncated=truncated[keep],
-        episode=episode, batch_size=[len(episode)],
+        episode=episode, batch_size=[len(episode)],  # type: ignore[call-arg]
     ).described(log.about)  # fmt: skip
 
 
@@ -113,6 +118,8 @@ def trajectory_query(
     if isinstance(policy, Tensor):
         return TrajectoryQuery(target=_probable(policy, found), **asked)
     actor = _target(policy, found)
+    if cut is not None:
+        asked |= {"cut": cut, "beyond": found.next_obs[torch.arange(n), last]}  # type: ignore[index]
     if not discrete:
         target = None
         if actor.logp is not None:
@@ -121,9 +128,7 @@ def trajectory_query(
         return TrajectoryQuery(target=target, **asked)
     target = torch.as_tensor(actor.choose(found.obs.flatten(0, 1))).view(n, T, -1)
     if cut is not None:
-        beyond = found.next_obs[torch.arange(n), last]  # type: ignore[index]
-        there = torch.as_tensor(actor.choose(beyond)).to(torch.float64)
-        asked |= {"cut": cut, "beyond": beyond, "beyond_target": there}
+        asked["beyond_target"] = torch.as_tensor(actor.choose(asked["beyond"])).to(torch.float64)
     return TrajectoryQuery(target=_probable(target, found), **asked)
 
 
@@ -211,6 +216,10 @@ def evaluate_trajectories(
     """Every policy under every estimator: value, gain over the logging policy on the same episodes,
     intervals.
 
+    Where episodes were cut and the discount is below 1, models and marginal weights go on behind
+    the cut, and so does what they are compared with (`going_on`); products of ratios value the
+    returns up to the cut.
+
     Args:
         policy: a function of observations [M, d] to action probabilities [M, A], or to continuous
             actions [M, k]; a policy folder's policy; what training gives; or several, by name.
@@ -231,6 +240,7 @@ def evaluate_trajectories(
         actor = given if isinstance(given, Tensor) else _target(given, log, name)
         query = trajectory_query(actor, log, gamma)
         paid, overlap = query.paid, _overlap(query)
+        endless = going_on(query)
         for key, form in forms.items():
             _suits(key, form, query)
             net = _trained_of(form)
@@ -238,23 +248,58 @@ def evaluate_trajectories(
                 asked = _with_nets(net, rows_of(log), actor, query, seed)
             else:
                 asked = fitted(query, form, folds, seed)
-            score = form.score(asked)
+            score, against = form.score(asked), endless if _endless(form) else paid
             if form.unit == "member":
-                value, gain = _by_members(score, asked, level)
+                value, gain = _by_members(score, asked, against, level)
             else:
                 value = interval(method, score, level=level)
-                gain = interval(method, score - paid, level=level)
+                gain = interval(method, score - against, level=level)
             rows.append(
                 Result(
                     policy=name, estimator=key, value=value.value, low=value.low, high=value.high,
                     error=value.error, gain=gain.value, gain_low=gain.low, gain_high=gain.high,
-                    gain_error=gain.error, reference=float(paid.mean()), support=1.0, **overlap,
+                    gain_error=gain.error, reference=float(against.mean()), support=1.0,
+                    ess=overlap["ess"], mean_weight=overlap["mean_weight"],
+                    max_weight=overlap["max_weight"],
                     biased=form.biased, interval=value.method, score=repr(form.score),
                     assumptions=form.assumptions,
                 )
             )  # fmt: skip
     error = float(paid.std() / math.sqrt(len(paid)))
     return Evaluation(tuple(rows), len(paid), float(paid.mean()), error, level, "episode")
+
+
+def _endless(form: Estimator) -> bool:
+    """Whether an estimator goes on behind a cut: models and marginal weights do, products of
+    ratios stop there."""
+    return form.unit == "member" or bool({"marginal", "bin", "iv"} & set(form.nuisances))
+
+
+def going_on(query: TrajectoryQuery) -> Float[Tensor, "N"]:
+    """The discounted return of every logged episode, with what the logging policy would have earned
+    behind a cut: gamma^T v(s_T), v by least squares temporal differences on the log. Without cuts,
+    and at a discount of 1, the logged return."""
+    if query.cut is None or query.gamma == 1:
+        return query.paid
+    n, T = query.reward.shape
+    alone = TrajectoryQuery(
+        action=torch.zeros(n, T, dtype=torch.int64), reward=query.reward, propensity=None,
+        target=torch.ones(n, T, 1, dtype=torch.float64), mask=query.mask, gamma=query.gamma,
+        context=query.context, cut=query.cut, beyond=query.beyond,
+        beyond_target=torch.ones(n, 1, dtype=torch.float64),
+    )  # fmt: skip
+    model = model_of(query.context, float(query.mask.sum()))
+    behind = model.learn(alone)(alone)[:, -1, 0]
+    low, high = (float(r) / (1 - query.gamma) for r in (query.reward.min(), query.reward.max()))
+    factor = query.gamma ** query.mask.sum(1)
+    return query.paid + query.cut * factor * behind.clamp(min(low, 0.0), max(high, 0.0))
+
+
+def model_of(obs: Tensor, rows: float) -> FittedQ:
+    """Fitted Q evaluation on the observation itself where there are few (numbered states), else on
+    random features with a ridge that keeps them apart."""
+    few = len(torch.unique(obs.reshape(-1, obs.shape[-1])[: 50 * COUNTABLE], dim=0)) <= COUNTABLE
+    return FittedQ() if few else FittedQ(Fourier(40), ridge=max(1e-3, 2e-4 * rows))
 
 
 def _overlap(query: TrajectoryQuery) -> dict[str, float]:
@@ -297,11 +342,13 @@ def _with_nets(
     return replace(query, extras={**query.extras, **asked})
 
 
-def _by_members(value: Tensor, query: TrajectoryQuery, level: float) -> tuple[Interval, Interval]:
+def _by_members(
+    value: Tensor, query: TrajectoryQuery, paid: Tensor, level: float
+) -> tuple[Interval, Interval]:
     """Value and gain by members [n], each an estimate from its own weighting of the episodes:
     Student's interval of their mean, as wide as they are apart."""
     weight = query.extras["multiplier"]
-    gain = value - (weight * query.paid[:, None]).sum(0) / weight.sum(0)
+    gain = value - (weight * paid[:, None]).sum(0) / weight.sum(0)
     t = float(stats.t.ppf(1 - level / 2, max(len(value) - 1, 1)))
     out = []
     for members in (value, gain):

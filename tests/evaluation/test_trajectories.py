@@ -96,6 +96,21 @@ def test_a_cut_is_no_end(key):
     assert ended.value < 0.5 * truth
 
 
+def test_what_a_model_is_compared_with_goes_on_behind_a_cut_too():
+    """The logging policy itself: a model's gain is nothing, although it values what was cut off."""
+    generator = torch.Generator().manual_seed(3)
+    mdp = TabularMDP(MDP.P, MDP.r, MDP.d0, 0.95)
+    log = mdp.rollout(MU, 2000, 6, generator, dtype=torch.float64)
+    found = evaluate_trajectories(
+        lambda obs: obs @ MU, log, gamma=0.95, estimators=("fqe", "mwl", "pdis"), method="normal"
+    )
+    endless = float(mdp.evaluate(MU).value)
+    for key in ("fqe", "mwl"):
+        assert found[key].reference == pytest.approx(endless, rel=0.03)
+        assert abs(found[key].gain) < 0.03 * endless
+    assert found["pdis"].reference == pytest.approx(found.reward) and found.reward < 0.5 * endless
+
+
 def test_a_cut_before_the_horizon_is_followed_step_by_step():
     """Half of the episodes are cut at random before the horizon: values by step, discount 1."""
     generator = torch.Generator().manual_seed(2)
