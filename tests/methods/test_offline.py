@@ -15,7 +15,7 @@ from surpass.training.streams import open_stream, spaces_of
 
 KEYS = (
     "bc", "td3-bc", "rebrac", "awac", "crr", "iql", "cql", "cal-ql", "sac-n", "edac", "prdc",
-    "cfpi", "riql",
+    "cfpi", "riql", "odice", "trajectory-weighting",
 )  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def test_a_recipe_comes_back_from_json(key):
         ("awac", {"lam": 0.01, "lr": 3e-3}),
         ("crr", {"rule": "exp", "beta": 0.02, "lr": 3e-3}),
         ("sac-n", {"lr": 3e-3}),
+        ("odice", {"lam": 0.8, "lr": 3e-3, "norm": False}),
     ],
 )
 def test_a_learner_finds_the_best_action_of_a_bandit(key, hyper):

@@ -10,8 +10,9 @@ from surpass.forms import PolicyGradient, adam, copy, rollouts
 from surpass.methods.online.proximal import bpo, gbpo, ppo_ewma
 from surpass.objectives.advantage import ewma_standardized, ones, returns, whitened
 from surpass.objectives.trust import clip
-from surpass.parts import part, run
+from surpass.parts import from_json, part, run, to_json
 from surpass.policies.stochastic import score
+from surpass.registry import recipe
 from surpass.training.engine import Engine
 from surpass.training.on_policy import lowered
 from surpass.training.rollouts import SequenceRows
@@ -144,3 +145,9 @@ def test_the_group_form_has_the_same_trust_rule():
     engine, _ = opened(stale)
     engine.advance(2)
     assert torch.isfinite(flat(engine.bank["policy"])).all()
+
+
+@pytest.mark.parametrize("key", ["ppo-ewma", "brrl-bpo", "brrl-bpo:group", "uni-o4", "mahalo"])
+def test_a_recipe_comes_back_from_json(key):
+    form = recipe(key)()
+    assert from_json(to_json(form)) == form
