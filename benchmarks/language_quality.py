@@ -114,7 +114,7 @@ def worker(folder: Path, lr: float, seed: int) -> None:
     """TRL's side, in its own environment."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig, DPOTrainer  # pyright: ignore[reportMissingImports]
 
     lines = (folder / "rows.jsonl").read_text().splitlines()
     model = AutoModelForCausalLM.from_pretrained(folder / "model")

@@ -427,7 +427,7 @@ def _extras(rows: list[dict[str, Any]], where: dict[str, str], name: str) -> dic
         values: list[Any] = []
         for number, row in enumerate(rows, 1):
             value = row.get(where[role])
-            items = value if isinstance(value, list) else [value]
+            items: list[Any] = value if isinstance(value, list) else [value]
             if not items or not all(isinstance(v, int | float) and v == v for v in items):
                 raise InputError(f"{name}: row {number}: {where[role]} is {value!r}; numbers "
                                  "expected")  # fmt: skip

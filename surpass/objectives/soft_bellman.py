@@ -44,7 +44,8 @@ def trajectory_residual(s: Steps, /, beta: float = 0.05) -> Float[Tensor, "B T"]
     value = s.extras["log_partition"]
     if "soft_value" in s.extras:
         value = value - s.extras["soft_value"]
-    apart = kept(s.logp - s.ref_logp, own)  # pyright: ignore[reportOptionalOperand]
+    assert s.ref_logp is not None, "name a reference: nets={'reference': copy('policy')}"
+    apart = kept(s.logp - s.ref_logp, own)
     soft = kept(value, first).sum(-1) + apart.sum(-1)
     reward = kept(s.advantage, first).sum(-1)
     return (beta * soft - reward).square()[:, None] * torch.where(first > 0, first, 0.0)

@@ -93,7 +93,8 @@ def gambler(form: PolicyGradient, seed: int, updates: int = 300, lr: float = 0.0
         lucky = (torch.rand(64, generator=draw) < LUCK).float()
         paid = torch.where(action == 1, lucky, SURE)
         seq = Sequences(action=action[:, None], mask=torch.ones(64, 1), reward=paid[:, None],
-                        group=torch.arange(64) // 16, batch_size=[64])  # fmt: skip
+                        group=torch.arange(64) // 16,
+                        batch_size=[64])  # fmt: skip  # pyright: ignore[reportCallIssue]
         logp = logps[action][:, None]
         steps = Steps(logp, seq.mask, anchor_logp=logp.detach(), advantage=form.advantage(seq))
         steps = steps.filled(log_ratio=run(form.ratio or per_decision(), (steps,))[0])
@@ -182,8 +183,8 @@ def wpo_bandit(seed: int) -> tuple[PreferenceBandit, Tensor, Tensor]:
 def mixed_pairs(bandit: PreferenceBandit, rare: Tensor, seed: int, near_only: bool = False) -> Any:
     """3,000 pairs, half of them proposed by a generator far from the reference."""
     draw = torch.Generator().manual_seed(seed + 1)
-    near = bandit.pairs(1500, draw, dtype=torch.float64)
-    far = bandit.pairs(1500, draw, behavior=rare, dtype=torch.float64)
+    near: Any = bandit.pairs(1500, draw, dtype=torch.float64)
+    far: Any = bandit.pairs(1500, draw, behavior=rare, dtype=torch.float64)
     return near if near_only else torch.cat([near, far])
 
 
@@ -276,7 +277,8 @@ def scored_answers(bandit: PreferenceBandit, seed: int, m: int) -> tuple[Any, An
 
     def side(column: Tensor, rows: Tensor, reward: Tensor) -> Sequences:
         return Sequences(action=column[:, None], mask=torch.ones(len(column), 1).double(),
-                         reward=reward[:, None], group=rows, batch_size=[len(column)])  # fmt: skip
+                         reward=reward[:, None], group=rows,
+                         batch_size=[len(column)])  # fmt: skip  # pyright: ignore[reportCallIssue]
 
     flat = side(shown.flatten(), group.repeat_interleave(SHOWN), paid.flatten())
     extras = {"reference_rewards": theirs.repeat_interleave(SHOWN, 0)}
@@ -284,7 +286,7 @@ def scored_answers(bandit: PreferenceBandit, seed: int, m: int) -> tuple[Any, An
     pairs = Pairs(
         chosen=side(shown.gather(1, best)[:, 0], group, paid.gather(1, best)[:, 0]),
         rejected=side(shown.gather(1, worst)[:, 0], group, paid.gather(1, worst)[:, 0]),
-        batch_size=[n],
+        batch_size=[n],  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     return (flat, extras), pairs
 
