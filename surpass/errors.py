@@ -32,7 +32,6 @@ _EXTRA_OF = {
     "tensorboard": "control", "transformers": "language", "peft": "language",
     "tokenizers": "language", "datasets": "language", "math_verify": "language",
     "onnx": "serve", "onnxruntime": "serve", "fastapi": "serve", "uvicorn": "serve",
-    "ray": "cluster",
 }  # fmt: skip
 
 
@@ -41,15 +40,17 @@ def extra(module: str) -> ModuleType:
 
     Raises:
         MissingExtra: when it is not installed, naming the extra, as in `pip install
-            surpass[serve]`.
+            surpass[serve]`, or the package itself where no extra brings it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        name = _EXTRA_OF.get(module.split(".")[0], "dev")
+        package = module.split(".")[0]
+        if package not in _EXTRA_OF:
+            raise MissingExtra(f"{package} is not installed: pip install {package}") from error
         raise MissingExtra(
-            f"{module.split('.')[0]} is not installed; it comes with the extra: "
-            f"pip install 'surpass[{name}]'"
+            f"{package} is not installed; it comes with the extra: "
+            f"pip install 'surpass[{_EXTRA_OF[package]}]'"
         ) from error
 
 

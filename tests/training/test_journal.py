@@ -39,7 +39,7 @@ def test_weights_and_biases_that_is_not_installed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingExtra, match="wandb"):
+    with pytest.raises(MissingExtra, match="pip install wandb"):
         Journal(tmp_path, 1, None, wandb=True, after=None)
 
 
