@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -48,7 +47,7 @@ def nearest_action(
 
 @part
 def nearest_expert(
-    roles: Mapping[str, Any], log: Transitions, /, alpha: float = 1.0, beta: float = 0.5,
+    nets: Nets, log: Transitions, /, alpha: float = 1.0, beta: float = 0.5,
     mode: Literal["sas", "sa", "ss"] = "sas", per_action: bool = True, standardize: bool = False,
     shift: float = 0.0, expert: str = "expert",
 ) -> Transitions:  # fmt: skip
@@ -65,7 +64,7 @@ def nearest_expert(
     Raises:
         InputError: for another mode, or an expert of other sizes.
     """
-    shown = roles[expert]
+    shown: Any = nets[expert]
     columns = {"s": "obs", "a": "action"}
     if mode not in ("sas", "sa", "ss"):
         raise InputError(f"the nearest expert is searched by sas, sa or ss, not by {mode!r}")
