@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from surpass.errors import InputError
-from surpass.parts import Nets, Number, Part, State
+from surpass.parts import Nets, Node, Number, Part, State
 
 __all__ = [
     "Acted", "Adam", "Best", "Collect", "Copy", "Descent", "Ema", "Estimator", "Explorer", "Form",
@@ -32,7 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 Terms = dict[str, Tensor]
-Loss = Part[[Nets, Any], Any]
+Loss = Part[[Nets, Any], Any] | Node
 
 
 # ----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from surpass.methods.offline.weighting import trajectory_weighting
 from surpass.tasks.point import point_log
 
 STEPS, ROWS, BATCH, LR = 2_000, 12_000, 128, 1e-3
-MIXED = {"random": 0.95, "noisy-expert": 0.05}
+MIXED: Any = {"random": 0.95, "noisy-expert": 0.05}
 
 
 def learner(key: str) -> Any:

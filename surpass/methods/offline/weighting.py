@@ -22,7 +22,7 @@ def trajectory_weighting(
     its advantage over the start state ("advantage", AW), moved to [0, 1]; `learner` is any recipe
     that learns from a log, IQL where none is given. "top" draws from the best share alpha only."""
     form = iql() if learner is None else learner
-    rules = {"advantage": by_advantage, "return": by_return, "top": top_share}
+    rules: dict[str, Any] = {"advantage": by_advantage, "return": by_return, "top": top_share}
     if rule not in rules:
         raise InputError(f"trajectory weighting has no rule {rule!r}; it has {', '.join(rules)}")
     if not isinstance(form, Learner) or form.source.kind != "log":
