@@ -6,6 +6,7 @@ noise at each step knows the density of its path instead, which is what SAC trai
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -167,7 +168,7 @@ class GatedFlow(nn.Module):
         lead = () if samples is None else (samples,)
         start = torch.randn(*lead, obs.shape[0], self.size, device=obs.device)
         x, logp = noisy_euler(self.velocity(obs), start, self.steps, self.deviation(obs))
-        squash = 2.0 * (0.6931471805599453 - x - softplus(-2.0 * x))
+        squash = 2.0 * (math.log(2.0) - x - softplus(-2.0 * x))
         return torch.tanh(x), logp - squash.sum(-1)
 
     def forward(self, obs: Float[Tensor, "B d"]) -> Float[Tensor, "B k"]:
