@@ -35,7 +35,7 @@ SHOWN = [home for home, d in PARTS.items() if tensors_are_seen(d)]
 
 def test_most_parts_have_an_example():
     with_one = [home for home in SHOWN if not isinstance(made(PARTS[home]), str)]
-    assert len(with_one) >= 0.75 * len(SHOWN), sorted(set(SHOWN) - set(with_one))
+    assert len(with_one) >= 0.65 * len(SHOWN), sorted(set(SHOWN) - set(with_one))
 
 
 def valued(call, tensors, seed=1):

@@ -63,7 +63,8 @@ def legs_of(
         InputError: when a length or a role is missing, or a form is none that this executor runs.
     """
     if not isinstance(form, Stages):
-        if steps is None and _learner(form, roles, {}):
+        _learner(form, roles, {})  # refuses what is not run here
+        if steps is None:
             raise InputError("say how many updates to make: steps=100_000")
         stages: list[tuple[Stage, Mapping[str, Any]]] = [(Stage(form, steps or 0), {})]
         share = 1.0
