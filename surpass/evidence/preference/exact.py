@@ -227,20 +227,20 @@ BETAS = (0.1, 0.3, 1.0)
 
 
 def quantile_bandit(seed: int) -> tuple[PreferenceBandit, Tensor, Tensor]:
-    """100 contexts with 400 actions; rewards of very different scale per context and heavy tails;
+    """50 contexts with 400 actions; rewards of very different scale per context and heavy tails;
     features [N, A, 36] and each action's true quantile under the uniform reference."""
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=g, dtype=torch.float64)
 
-    context, action = normal(100, 6), normal(ACTIONS, 6)
+    context, action = normal(50, 6), normal(ACTIONS, 6)
     features = (context[:, None, :, None] * action[None, :, None, :]).flatten(2)
-    score = features @ normal(36) / 6 + 0.5 * normal(100, ACTIONS)
-    scale = torch.exp(4.6 * torch.rand(100, 1, generator=g, dtype=torch.float64))
+    score = features @ normal(36) / 6 + 0.5 * normal(50, ACTIONS)
+    scale = torch.exp(4.6 * torch.rand(50, 1, generator=g, dtype=torch.float64))
     reward = scale * torch.sinh(2 * score)
     quantile = (reward[:, None, :] <= reward[:, :, None]).double().mean(-1)
-    reference = torch.full((100, ACTIONS), -math.log(ACTIONS), dtype=torch.float64)
+    reference = torch.full((50, ACTIONS), -math.log(ACTIONS), dtype=torch.float64)
     return PreferenceBandit(context, reward, reference), features, quantile
 
 
@@ -295,7 +295,7 @@ def quantile_path(form: Any, seed: int, pairs: bool = False, m: int = DRAWS) -> 
     """The expected true quantile at each KL level."""
     bandit, features, quantile = quantile_bandit(seed)
     data = scored_answers(bandit, seed, m)[int(pairs)]
-    path = trained(form, bandit, data, features, updates=120, lr=0.01, path=True)
+    path = trained(form, bandit, data, features, updates=80, lr=0.015, path=True)
     return at_levels(path, bandit, quantile)
 
 
@@ -306,7 +306,9 @@ def quantile_path(form: Any, seed: int, pairs: bool = False, m: int = DRAWS) -> 
     baseline="the better of dpo and rebel; every method with the best of three beta at each level",
     metric="true quantile of the answers, mean over KL = 0.05, 0.1, 0.2, 0.4 nats, in points",
     bar=at_least(0.5), seeds=5, minutes=1.0,
-    setting="100 contexts, 400 actions, two scored answers of the reference each; log-linear.",
+    setting="50 contexts, 400 actions, two scored answers of the reference each; log-linear.",
+    note="The gain over DPO and REBEL is settled; that fifty reference rewards are no worse than "
+    "one is not, on five seeds.",
 )  # fmt: skip
 def qrpo_evidence(seed: int, zoo: Any) -> Result:
     """Also: fifty reference rewards are no worse than one."""

@@ -99,10 +99,10 @@ def checked_pairs(policy: LanguagePolicy, task: Any, n: int, seed: int) -> Langu
     claim="on offline pairs, clamped token ratios to a synced reference close half of the gap "
     "between DPO on the same pairs and online DPO",
     baseline="the middle between both; beta and learning rate of all from one grid",
-    metric="percent of held-out prompts solved (MODSUM-LM, 2,000 pairs, 60 updates of 64)",
+    metric="percent of held-out prompts solved (MODSUM-LM, 2,000 pairs, 60 updates of 32)",
     bar=at_least(0.0), seeds=3, minutes=2.0,
-    note="Pairs come from the model that is trained, so there is little for the clamp to hold "
-    "back, while a reference that follows takes DPO's saturation away: it ends below DPO.",
+    note="The pairs come from the trained model itself, so the clamp has little to hold back, and "
+    "a reference that follows goes on pushing pairs that are ranked already: it ends below DPO.",
 )  # fmt: skip
 def humanline_evidence(seed: int, zoo: Any) -> Result:
     """Also, reported: DPO on the same pairs, and online."""
@@ -112,9 +112,9 @@ def humanline_evidence(seed: int, zoo: Any) -> Result:
     def reached(form: Any, **more: Any) -> float:
         return right(trained(form, bed.policy, bed.task, 60, seed, **more), bed.task)
 
-    ours = reached(humanline(0.5, lr=1e-4, batch=64), data=data)
-    offline = reached(dpo(0.1, lr=3e-4, batch=64), data=data)
-    fresh = online_dpo(0.1, group=8, lr=3e-4, batch=512, horizon=bed.task.response_length)
+    ours = reached(humanline(0.5, lr=1e-4, batch=32), data=data)
+    offline = reached(dpo(0.1, lr=3e-4, batch=32), data=data)
+    fresh = online_dpo(0.1, group=8, lr=3e-4, batch=256, horizon=bed.task.response_length)
     online = reached(fresh)
     return Result(
         ours, (offline + online) / 2,
@@ -199,13 +199,13 @@ def mixed_arms(seed: int, zoo: Any) -> dict[str, float]:
     """Percent solved, over familiar and impossible prompts alike, of GRPO, supervised training on
     noisy traces, and one after the other; at equal updates and rate."""
     policy, task = zoo("strings-reference").policy, Mixed(error=0.1)
-    data = traces_of(task, 16 * UPDATES, 7 + seed)
+    data = traces_of(task, 8 * UPDATES, 7 + seed)
 
     def copied(steps: int) -> LanguagePolicy:
-        return trained(sft(lr=1e-3, batch=16), policy, task, steps, seed, data=data)
+        return trained(sft(lr=1e-3, batch=8), policy, task, steps, seed, data=data)
 
     def reinforced(start: LanguagePolicy, steps: int) -> LanguagePolicy:
-        form = grpo(beta=0.0, group=8, batch=128, horizon=task.response_length, lr=1e-3)
+        form = grpo(beta=0.0, group=8, batch=64, horizon=task.response_length, lr=1e-3)
         return trained(form, start, task, steps, seed)
 
     half = UPDATES // 2
@@ -226,7 +226,7 @@ def mixture(form: Any, seed: int, zoo: Any) -> float:
     return overall(trained(form, policy, task, UPDATES, seed, expert="task"))
 
 
-SIZES = {"group": 8, "batch": 128, "horizon": Mixed.response_length, "lr": 1e-3}
+SIZES: dict[str, Any] = {"group": 8, "batch": 64, "horizon": Mixed.response_length, "lr": 1e-3}
 
 
 @evidence(
@@ -237,6 +237,8 @@ SIZES = {"group": 8, "batch": 128, "horizon": Mixed.response_length, "lr": 1e-3}
     metric="percent solved (DIGIT-STRINGS: half familiar, half impossible at first; 60 updates)",
     bar=at_least(0.0), seeds=3, minutes=2.0,
     setting="A sloppy model; traces with one digit in ten wrong; CHORD-phi with mu 0.5.",
+    note="With phi, seeds differ by more than the gap; the falling weight without phi gained about "
+    "10 points on each of the three seeds.",
 )  # fmt: skip
 def chord_evidence(seed: int, zoo: Any) -> Result:
     """Also: CHORD-mu, whose weight falls from 0.9 to 0.05."""
@@ -256,6 +258,7 @@ def chord_evidence(seed: int, zoo: Any) -> Result:
     metric="percent solved (DIGIT-STRINGS: half familiar, half impossible at first; 60 updates)",
     bar=at_least(3.0), seeds=3, minutes=2.0,
     setting="A sloppy model; traces with one digit in ten wrong; the weight of imitation is 0.3.",
+    note="The mean gain is about the 3 points asked for, and three seeds differ by more than that.",
 )  # fmt: skip
 def hpt_evidence(seed: int, zoo: Any) -> Result:
     """Also, reported: one after the other."""
