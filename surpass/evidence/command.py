@@ -12,7 +12,7 @@ from rich.table import Table
 from surpass.errors import InputError
 from surpass.evidence.declaration import declared
 from surpass.evidence.runs import read, run_one
-from surpass.registry import systems
+from surpass.registry import FAMILIES, systems
 
 __all__ = ["run"]
 
@@ -73,19 +73,31 @@ def _table(keys: Sequence[str], as_json: bool) -> None:
     if as_json:
         print(json.dumps(entries, indent=1))
         return
+    known = systems()
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("key", "verdict", "result (95 %)", "bar", "seeds"):
-        table.add_column(column, no_wrap=True)
-    for e in entries:
-        interval = f"{e['mean']:.3g} ({e['low']:.3g} to {e['high']:.3g})"
-        word = f"[{SHADES[e['verdict']]}]{e['verdict']}"
-        table.add_row(e["key"], word, interval, e["bar"], str(len(e["seeds"])))
+    longest = max((len(e["key"]) for e in entries), default=0) + 2
+    for column, least in (("key", longest), ("verdict", 12), ("result (95 %)", 26), ("bar", 8)):
+        table.add_column(column, no_wrap=True, min_width=least)
+    table.add_column("seeds", justify="right")
+    for family in FAMILIES:
+        own = [e for e in entries if known[e["key"]].family == family]
+        if own:
+            built = sum(bool(s.form) and not s.classic for s in known.values()
+                        if s.family == family)  # fmt: skip
+            table.add_section()
+            table.add_row(f"[bold]{family}[/bold]", "", f"{len(own)} of {built} built")
+        for e in own:
+            interval = f"{e['mean']:.3g} ({e['low']:.3g} to {e['high']:.3g})"
+            word = f"[{SHADES[e['verdict']]}]{e['verdict']}"
+            table.add_row(f"  {e['key']}", word, interval, e["bar"], str(len(e["seeds"])))
     console = Console()
     console.print(table)
     words = [e["verdict"] for e in entries]
     total = ", ".join(f"{words.count(w)} {w}" for w in ("holds", "fails", "inconclusive"))
     console.print(
-        f"\n{len(entries)} entries: {total}. More of one: surpass show KEY", highlight=False
+        f"\n{len(entries)} entries: {total}. The result is of the first bar; all must hold. "
+        "More of one: surpass show KEY",
+        highlight=False,
     )
 
 
