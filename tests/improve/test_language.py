@@ -259,3 +259,33 @@ def test_a_reward_without_a_range_is_held_and_one_that_breaks_too(sloppy):
     broken = improve_language(rows(), sloppy, {"grpo": form}, reward=shaky, **args)
     assert broken.verdict != "PROMOTE"
     assert any(c.name == "the reward" and not c.passed for c in broken.checks)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_equal_models_are_promoted_at_most_as_often_as_stated(samples):
+    """Prompts of every difficulty, 60 of them, two models that solve each as often: 5 % of 600
+    runs, and no more than the binomial bound of 44."""
+    from surpass.evaluation.guarded import guarded_p
+
+    g = np.random.default_rng(0)
+    promoted = 0
+    for _ in range(600):
+        solves = g.beta(0.5, 0.5, 60)
+        a, b = (g.binomial(samples, solves) / samples for _ in range(2))
+        promoted += guarded_p(a - b, -1.0) <= 0.05
+    assert promoted <= 44
+
+
+def test_logged_answers_promote_no_better_models_rarely():
+    """The candidate doubles half of the answers' probabilities and halves its chance elsewhere,
+    whatever they earn."""
+    from surpass.evaluation.guarded import guarded_p
+
+    g = np.random.default_rng(1)
+    promoted = 0
+    for _ in range(600):
+        reward = (g.random(200) < 0.3).astype(float)
+        heads = g.random(200) < 0.25
+        ratio = np.where(heads, 2.0, 2 / 3)
+        promoted += guarded_p((np.minimum(ratio, 20.0) - 1) * reward, -1.0) <= 0.05
+    assert promoted <= 44
