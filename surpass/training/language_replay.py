@@ -43,7 +43,7 @@ class Replay:
 
     def keep(self, seq: Sequences, rows: list[int]) -> None:
         """Remember a fresh batch, whole groups in a row."""
-        self.batches.appendleft((seq.cpu(), list(rows)))
+        self.batches.appendleft((seq.to("cpu"), list(rows)))
 
     def draw(self) -> list[tuple[Sequences, list[int], int]]:
         """Some groups, without replacement: their answers, rows of the log, and age in batches."""

@@ -21,7 +21,7 @@ from surpass.forms import Pairwise, PolicyGradient, Scored
 from surpass.objectives.ratio import kept, per_decision, summed
 from surpass.objectives.reduce import decided, token_mean, weighted_mean
 from surpass.objectives.views import Side, Sides, Steps
-from surpass.parts import Part, State, run
+from surpass.parts import Node, Part, State, run
 from surpass.policies.language import steps_of
 from surpass.policies.token_logps import TokenStats
 
@@ -37,7 +37,7 @@ class Running:
     state: dict[str, State] = field(default_factory=dict)
     notes: dict[str, float] = field(default_factory=dict)
 
-    def part(self, tree: Part[..., Any], seen: tuple[Any, ...], at: str) -> Any:
+    def part(self, tree: Part[..., Any] | Node, seen: tuple[Any, ...], at: str) -> Any:
         """The value of a part at a slot of the form; its state is carried on."""
         value, after = run(
             tree, seen, numbers=self.numbers, state=self.state, at=tuple(at.split("."))

@@ -25,6 +25,7 @@ from surpass.objectives.views import Steps
 from surpass.parts import Evaluate, Nets, Part, needs_of, part
 from surpass.policies.acting import mean, sampled
 from surpass.policies.stochastic import score, stochastic
+from surpass.training.preferences import lowered_preferences
 from surpass.training.rollouts import SequenceRows
 
 __all__ = ["BatchColumns", "Surrogate", "drawn_anew", "lowered", "updates_for"]
@@ -126,7 +127,8 @@ class Surrogate:
 def lowered(
     form: Any, roles: Mapping[str, Any] | None = None, known: Mapping[str, Any] | None = None
 ) -> Any:
-    """The `Learner` that a `PolicyGradient` is on control; any other form as it is.
+    """The `Learner` that a `PolicyGradient` (or `Pairwise`, or `Scored`) is on control; any other
+    form as it is.
 
     Args:
         known: nets of stages before, whose "policy" it goes on with where it names none.
@@ -135,7 +137,7 @@ def lowered(
         InputError: when it asks for what control does not have.
     """
     if not isinstance(form, PolicyGradient):
-        return form
+        return lowered_preferences(form)
     if form.source.kind not in ("rollouts", "resampled"):
         raise InputError(f"on control a policy gradient learns from rollouts, not {form.source}")
     nets: dict[str, Any] = dict(form.nets)

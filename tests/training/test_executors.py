@@ -174,3 +174,23 @@ def test_control_refuses_what_it_does_not_have():
         lowered_preferences(kto())
     pairs = lowered_preferences(Pairwise(logistic()))
     assert isinstance(pairs.update[0].loss, PairSurrogate) and pairs.update[0].loss.reference
+
+
+def test_dpo_on_pairs_of_control_finds_the_preferred_action():
+    """Action 1 is preferred wherever it stands."""
+    from surpass.methods.preference.pairs import dpo
+    from surpass.tasks.catalog import task
+    from surpass.training.run import train
+
+    cart = task("cart-pole")
+    g = torch.Generator().manual_seed(0)
+    obs = torch.randn(64, 3, cart.spaces.obs_dim, generator=g)
+
+    def acting(action):
+        return Sequences(action=torch.full((64, 3), action), mask=torch.ones(64, 3), obs=obs,
+                         batch_size=[64])  # fmt: skip
+
+    pairs = Pairs(chosen=acting(1), rejected=acting(0), batch_size=[64])
+    made = train(dpo(beta=1.0, lr=1e-2, batch=32), pairs, task=cart, steps=40, compile=False)
+    logp = made.nets.policy.logits(obs.flatten(0, 1)).log_softmax(-1)
+    assert logp[:, 1].exp().mean() > 0.85  # a half at the start
