@@ -65,6 +65,8 @@ def chosen_methods(
     out = []
     for text in [methods] if isinstance(methods, str) else methods:
         key, *settings = text.split(":")
+        if settings and "=" not in settings[0]:  # a variant, such as humanline:kto
+            key = f"{key}:{settings.pop(0)}"
         if find(key).form not in ("PolicyGradient", "Pairwise", "Scored"):
             raise InputError(f"{key} does not train language models; try sft, dpo, kto or grpo")
         params = dict(_setting(key, s) for s in settings)

@@ -77,6 +77,17 @@ def test_a_model_that_learned_nothing_is_held(sloppy):
     assert all(c.passed for c in result.checks)
 
 
+def test_adapters_are_trained_and_handed_over(sloppy, tmp_path):
+    pytest.importorskip("peft")
+    result = improve_language(rows(60), sloppy, "best-of-n:batch=32", reward="exact", steps=2,
+                              samples=1, horizon=5, lora=2)  # fmt: skip
+    assert result.verdict == "HOLD" and "18 prompts" in result.reason + result.checks[0].reason
+    assert result.best.params["lr"] == pytest.approx(1e-2)  # ten times that of all weights
+    result.hand_over(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").exists()
+    assert not hasattr(sloppy.model, "disable_adapter")
+
+
 def test_pairs_alone_cannot_promote(sloppy):
     pairs = [{"prompt": r["prompt"], "chosen": r["answer"], "rejected": r["answer"][::-1] + "0"}
              for r in rows(60)]  # fmt: skip
@@ -199,6 +210,8 @@ def test_methods_by_name_with_settings_and_rates_by_size(sloppy):
     assert [c.key for c in chosen_methods("auto", log, False)] == ["dpo", "sft"]
     one, two = chosen_methods(["dpo:beta=0.3:batch=8", "sft"], log, False)
     assert one.params == {"beta": 0.3, "batch": 8} and two.params == {}
+    (variant,) = chosen_methods("humanline:kto:beta=0.3", log, False)
+    assert (variant.key, variant.params) == ("humanline:kto", {"beta": 0.3})
     assert learning_rate(sloppy) == 1e-3
     for wrong, why in (
         ("dpo:betta=1", "dpo takes beta"), ("dpo:beta=x", "a number expected"),
@@ -235,6 +248,14 @@ def test_bad_input_is_one_clear_line(sloppy, data, options, line):
     with pytest.raises(InputError, match=line) as caught:
         improve_language(data, sloppy, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_of_another_model_is_refused(sloppy):
+    small = DigitStrings("C", (1, 1))
+    model = tiny_llama(small, width=16)
+    model.config.vocab_size = 9
+    with pytest.raises(InputError, match="they do not belong together"):
+        improve_language(PROMPTS, model, reward="exact", tokenizer=sloppy.tokenizer)
 
 
 def test_a_reward_without_a_range_is_held_and_one_that_breaks_too(sloppy):
