@@ -8,7 +8,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 from surpass.forms import PolicyGradient, copy, rollouts  # noqa: E402
-from surpass.methods.rlvr.bapo import balanced_clip, bapo  # noqa: E402
+from surpass.methods.rlvr.bapo import bapo  # noqa: E402
 from surpass.methods.rlvr.policy_gradients import (  # noqa: E402
     dapo,
     dr_grpo,
@@ -22,7 +22,7 @@ from surpass.objectives.advantage import group_centered  # noqa: E402
 from surpass.objectives.divergence import k3  # noqa: E402
 from surpass.objectives.ratio import per_decision  # noqa: E402
 from surpass.objectives.reduce import sum_over  # noqa: E402
-from surpass.objectives.trust import clip, gain, nll, ratio_loss  # noqa: E402
+from surpass.objectives.trust import balanced_clip, clip, gain, nll, ratio_loss  # noqa: E402
 from surpass.objectives.views import Steps  # noqa: E402
 from surpass.parts import run, stop  # noqa: E402
 from surpass.policies.language import LanguagePolicy  # noqa: E402
