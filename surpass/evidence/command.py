@@ -85,7 +85,7 @@ def _table(keys: Sequence[str], as_json: bool) -> None:
             built = sum(bool(s.form) and not s.classic for s in known.values()
                         if s.family == family)  # fmt: skip
             table.add_section()
-            table.add_row(f"[bold]{family}[/bold]", "", f"{len(own)} of {built} built")
+            table.add_row(f"[bold]{family}[/bold]", "", f"{len(own)} of {built} measured")
         for e in own:
             interval = f"{e['mean']:.3g} ({e['low']:.3g} to {e['high']:.3g})"
             word = f"[{SHADES[e['verdict']]}]{e['verdict']}"

@@ -62,6 +62,8 @@ def off(found: Bridged, truth: Tensor) -> tuple[float, float]:
     metric="relative error of the gradient, 50,000 episodes",
     bar=at_most(1 / 3, times=True),
     minutes=2,
+    note="Every bar on the gradient holds; ascent reaches 89 % of the best gain on average, so "
+    "that 90 % stays open: 200 steps of this size stop a little short of the optimum.",
 )
 def confounded_pomdp_evidence(seed: int, zoo: Any) -> Result:
     world = hidden_need()
