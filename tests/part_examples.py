@@ -14,19 +14,24 @@ import torch
 from torch import Tensor
 
 import surpass
+from surpass.critics.dynamics import dynamics
 from surpass.critics.ensembles import critic, dual, value
 from surpass.critics.state_values import state_values
+from surpass.critics.transition_rewards import transition_reward
 from surpass.forms import Outlook, Spaces
 from surpass.objectives.advantage import gae
 from surpass.objectives.bellman import sarsa
 from surpass.objectives.reduce import decided
 from surpass.objectives.rows import Rows
+from surpass.objectives.scores import importance
+from surpass.objectives.trajectory_scores import trajectory
 from surpass.objectives.value import clone, maximize
 from surpass.objectives.views import Query, Side, Sides, Steps, TrajectoryQuery
 from surpass.objectives.weights import over_value
 from surpass.parts import PARTS, initial_state, run
 from surpass.parts.part import Definition, Part
 from surpass.policies.borrowed import Borrowed
+from surpass.policies.exploring import inverse_gap
 from surpass.policies.flow import flow
 from surpass.policies.gaussian import gaussian
 from surpass.policies.stochastic import stochastic
@@ -36,7 +41,7 @@ __all__ = ["Example", "discovered", "example", "kind_of"]
 
 Tensors = dict[str, Tensor]
 SPACES, DISCRETE = Spaces(3, 2), Spaces(3, n_actions=4)
-B, T, A = 6, 5, 4
+B, T, A = 8, 5, 4
 
 
 @dataclass(frozen=True)
@@ -91,15 +96,18 @@ def _logged_action(nets: Any, rows: Rows) -> Tensor:
 REQUIRED: dict[str, Any] = {
     "backup": sarsa(), "advantage": over_value(), "outer": maximize(), "good": over_value(),
     "target": Part(Definition("logged_action", _logged_action)), "term": "down", "keep": "up",
-    "project": "down",
+    "project": "down", "members": ("pi", "pi_other"), "choose": inverse_gap(),
 }  # fmt: skip
-INNER = {"Sequences": gae(), "Rows": clone()}
+BY_KIND = {
+    "inner": {"Sequences": gae(), "Rows": clone()},
+    "score": {"Query": importance(), "TrajectoryQuery": trajectory()},
+}
 
 
 def _built(definition: Definition, kind: tuple[str, ...]) -> Part[Any, Any]:
     wanted = [p.name for p in inspect.signature(definition.function).parameters.values()
               if p.kind is not p.POSITIONAL_ONLY and p.default is p.empty]  # fmt: skip
-    values = {n: INNER[kind[-1]] if n == "inner" else REQUIRED[n] for n in wanted}
+    values = {n: BY_KIND[n][kind[-1]] if n in BY_KIND else REQUIRED[n] for n in wanted}
     return Part(definition, tuple(values.items()))
 
 
@@ -110,7 +118,8 @@ NETS: dict[str, Any] = {
     "q": critic(3, (8,)), "v": value(2, (8,)), "pi": gaussian((8,)), "alpha": dual(),
     "policy": stochastic((8,)), "value": state_values((8,)), "median": state_values((8,)),
     "reward": critic(2, (8,)), "anchor": gaussian((8,)), "reference": stochastic((8,)),
-    "base": flow((8,)), "latent": critic(1, (8,)),
+    "base": flow((8,)), "latent": critic(1, (8,)), "model": dynamics(3, (8,)),
+    "transitions": transition_reward((8,)),
 }  # fmt: skip
 
 
@@ -122,6 +131,8 @@ def _net_names(part: Any) -> set[str]:
             found |= _net_names(held)
         elif isinstance(held, str):
             found.add(held)
+        elif isinstance(held, tuple):
+            found |= {name for name in held if isinstance(name, str)}
     return found
 
 
@@ -136,7 +147,8 @@ CHOOSING = ("objectives.greedy.best_action",)  # parts for discrete actions only
 
 def _with_nets(part: Any) -> tuple[Tensors, Callable[[Tensors], Any]]:
     spaces = DISCRETE if part.definition.home in CHOOSING else SPACES
-    nets = {n: _net(n)(spaces) for n in sorted(_net_names(part)) if _net(n)}
+    other = {"reward": "transitions"} if "adversarial" in part.definition.home else {}
+    nets = {n: _net(other.get(n, n))(spaces) for n in sorted(_net_names(part)) if _net(n)}
     tensors = {f"net.{n}.{k}": p.detach() for n, net in nets.items()
                for k, p in [*net.named_parameters(), *net.named_buffers()]}  # fmt: skip
 
@@ -164,13 +176,16 @@ def _rows() -> Tensors:
         "obs": torch.randn(B, 3), "action": torch.rand(B, 2) * 1.8 - 0.9,
         "next_obs": torch.randn(B, 3), "next_action": torch.rand(B, 2) * 1.8 - 0.9,
         "target_action": torch.rand(B, 2) * 1.8 - 0.9, "outcome": torch.randn(B, 4),
-        "terminated": torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]), **floats,
-        "multiplier": torch.rand(B, 3), "labeled": torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0]),
+        "terminated": torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0]), **floats,
+        "multiplier": torch.rand(B, 3),
+        "labeled": torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0]),
+        "source": torch.tensor([0, 1, 0, 0, 1, 0, 1, 0]), "age": torch.rand(B),
+        "q_target": torch.randn(B),
     }  # fmt: skip
 
 
-MASK = (torch.arange(T) < torch.tensor([5, 3, 4, 5, 1, 2])[:, None]).float()
-GROUP = torch.tensor([0, 0, 0, 1, 1, 1])
+MASK = (torch.arange(T) < torch.tensor([5, 3, 4, 5, 1, 2, 5, 4])[:, None]).float()
+GROUP = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
 LOGPS = ("logp", "anchor_logp", "behavior_logp", "ref_logp")
 
 
@@ -191,12 +206,12 @@ def _as_steps(t: Tensors, rows: slice = slice(None)) -> Steps:
     named = {n: t[n][rows] for n in (*LOGPS, "log_ratio", "advantage", "loss", "entropy")}
     return Steps(
         mask=MASK[rows], turn=turn[rows], group=GROUP[rows], extras=extras,
-        source=torch.tensor([0, 1, 0, 1, 0, 0])[rows], sources=("own", "expert"), **named,
+        source=torch.tensor([0, 1, 0, 1, 0, 0, 1, 0])[rows], sources=("own", "expert"), **named,
     )  # fmt: skip
 
 
 def _sequences() -> Tensors:
-    names = ("value", "next_value", "value_target", "median", "soft_value", "log_partition")
+    names = ("value", "next_value", "value_target", "median", "soft_value", "log_partition", "gain")
     found = {n: torch.randn(B, T) for n in names}
     found |= {n: -torch.rand(B, T) - 0.2 for n in ("behavior_logp", "ref_logp")}
     return {**found, "reward": torch.randn(B, T) * MASK, "obs": torch.randn(B, T, 3),
@@ -241,7 +256,7 @@ def _query() -> Tensors:
 
 
 def _as_query(t: Tensors) -> Query:
-    action = torch.tensor([0, 1, 2, 3, 0, 1])
+    action = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
     return Query(
         action=action, propensity=t["propensities"].gather(-1, action[:, None])[:, 0],
         weights=torch.ones_like(t["reward"]), **t,
@@ -253,7 +268,9 @@ def _trajectories() -> Tensors:
         return torch.softmax(torch.randn(B, T, A, dtype=torch.float64), -1)
 
     return {"reward": torch.rand(B, T, dtype=torch.float64), "behavior": chances(),
-            "target": chances(), "q": torch.rand(B, T, A, dtype=torch.float64)}  # fmt: skip
+            "target": chances(), "q": torch.rand(B, T, A, dtype=torch.float64),
+            "marginal": torch.rand(B, T, dtype=torch.float64),
+            "state_marginal": torch.rand(B, T, dtype=torch.float64)}  # fmt: skip
 
 
 def _as_trajectories(t: Tensors) -> TrajectoryQuery:
@@ -262,6 +279,7 @@ def _as_trajectories(t: Tensors) -> TrajectoryQuery:
         action=action, reward=t["reward"], target=t["target"], q=t["q"], mask=MASK.double(),
         propensity=t["behavior"].gather(-1, action[..., None])[..., 0], gamma=0.9,
         weights=torch.ones(B, dtype=torch.float64),
+        extras={n: t[n] for n in ("marginal", "state_marginal")},
     )  # fmt: skip
 
 
@@ -282,7 +300,7 @@ SEEN: dict[tuple[str, ...], Maker] = {
     ("Sequences",): (_sequences, lambda t: (_as_sequences(t),), JUDGED),
     ("Side",): (_side, lambda t: (_as_side(t),), tuple(_steps())),
     ("Sides",): (
-        _side, lambda t: (Sides(_as_side(t, slice(0, 3)), _as_side(t, slice(3, 6))),),
+        _side, lambda t: (Sides(_as_side(t, slice(0, 4)), _as_side(t, slice(4, 8))),),
         tuple(_steps()),
     ),
     ("Query",): (_query, lambda t: (_as_query(t),), ()),

