@@ -119,9 +119,9 @@ def _input(action: np.ndarray, state: np.ndarray, net: nn.Sequential) -> Tensor:
 @dataclass
 class Maximizer:
     """`best_action` that remembers: the same state is solved once, until `forget` is called because
-    the net changed. With at most `listed` arms the feasible actions are listed once and tried in
-    one
-    pass instead, which gives the same maximum; 0: always the program."""
+    the net changed. With at most `listed` arms all feasible actions are tried in one pass instead,
+    which gives the same maximum; 0: always the program.
+    """
 
     net: nn.Sequential
     A: np.ndarray

@@ -27,7 +27,7 @@ def _sampled(world: Restless, seed: int) -> Any:
 
 
 def _compared(world: Restless, seed: int) -> dict[str, float]:
-    net = sequoia(episodes=30, seed=seed).solve(world)
+    net = sequoia(episodes=100, seed=seed).solve(world)
     exact = Maximizer(net, world.A, world.b)
     policies = {
         "sequoia": lambda s: exact(s)[0],
@@ -47,7 +47,7 @@ def _compared(world: Restless, seed: int) -> dict[str, float]:
     claim="with coupled arms its return is at least 1.1 times that of the exact myopic choice, "
     "above the best of a hundred random choices and above pulling nothing",
     setting="eight arms of four levels, 10 rounds; a worker of limited capacity, and a budget of "
-    "three pulls; 30 episodes of Q-learning, hidden layers (16, 16); a new problem each a "
+    "three pulls; 100 episodes of Q-learning, hidden layers (16, 16); a new problem each a "
     "seed; with eight arms all choices are tried, and four states a problem solved by the program",
     baseline="the feasible pulls with the largest next mean reward",
     metric="mean return, both problems",
