@@ -91,7 +91,7 @@ class ValueNets:
 
     members: int = 4
     hidden: tuple[int, ...] = (256, 256)
-    updates: int = 8_000
+    updates: int = 6_000
     batch: int = 256
     lr: float = 1e-3
     tau: tuple[float, float] = (0.2, 0.01)

@@ -189,13 +189,13 @@ class TrajectoryQuery:
     def later(self, now: Float[Tensor, "N T ..."], beyond: Any = None) -> Tensor:
         """What stands one step later: the next column inside an episode, `beyond` [N, ...] behind a
         last step that was cut, 0 behind one that ended it."""
-        inside = self.mask.reshape(*self.mask.shape, *(1,) * (now.dim() - 2))
-        out = torch.zeros_like(now)
-        out[:, :-1] = now[:, 1:] * inside[:, 1:]
+        wide = (*self.mask.shape, *(1,) * (now.dim() - 2))
+        inside = self.mask.reshape(wide)
+        out = torch.cat((now[:, 1:] * inside[:, 1:], torch.zeros_like(now[:, :1])), 1)
         if self.cut is not None and beyond is not None:
-            rows = (self.cut > 0).nonzero()[:, 0]
-            last = self.mask.sum(1).long() - 1
-            out[rows, last[rows]] = beyond[rows].to(out.dtype)
+            step = torch.arange(self.mask.shape[1], device=self.mask.device)
+            last = (step == self.mask.sum(1, keepdim=True) - 1) & (self.cut[:, None] > 0)
+            out = torch.where(last.reshape(wide), beyond[:, None].to(out.dtype), out)
         return out
 
     @cached_property
