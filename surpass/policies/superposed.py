@@ -36,7 +36,8 @@ class _Block(nn.Module):
 
 
 class Superposed(nn.Module):
-    """Reads m numbers, then thinks m steps: step t gives logits over states, and what it feeds back
+    """Reads m whole numbers, then thinks m steps: step t gives logits over states, and what it
+    feeds back
     is the mixture of their embeddings.
 
     `steps(numbers, fed)` are the logits [B, m, v] when the mixtures `fed` [B, m, v] are fed back
@@ -46,7 +47,7 @@ class Superposed(nn.Module):
     def __init__(self, m: int, vocab: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
         self.m, self.vocab = m, vocab
-        self.number = nn.Linear(2, width)
+        self.number = nn.Embedding(vocab, width)
         self.embed = nn.Parameter(torch.randn(vocab, width) * width**-0.5)
         self.place = nn.Parameter(torch.randn(2 * m, width) * width**-0.5)
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
@@ -68,8 +69,8 @@ class Superposed(nn.Module):
         return self._logits(numbers, seen)
 
     def _logits(self, numbers: Tensor, seen: Tensor) -> Tensor:
-        both = torch.stack([numbers / 10.0, (numbers / 10.0).square()], -1)
-        x = torch.cat([self.number(both), seen @ self.embed], 1)
+        given = self.number((numbers + (self.vocab - 1) // 2).long())
+        x = torch.cat([given, seen @ self.embed], 1)
         x = x + self.place[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
