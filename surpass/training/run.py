@@ -260,7 +260,7 @@ class _Run:
         total = sum(leg.steps for leg in legs)
         started, saved = self._stored()
         engine, trained = None, None
-        done = saved[1]["before"] if saved else 0
+        done = saved[1].get("before", 0) if saved else 0
         after = None if saved is None else done + int(saved[1]["step"])
         with Journal(self.out, total, self.say, self.wandb, after) as self.journal:
             for number, leg in enumerate(legs):
@@ -341,7 +341,7 @@ class _Run:
         watch = None if leg.until is None else Watch(leg.until, {**self.roles, **leg.roles})
         if watch is not None and saved is not None:
             watch.load(saved[0])
-        ended = bool(saved and saved[1]["ended"])
+        ended = bool(saved and saved[1].get("ended"))
         try:
             while engine.step < steps and not ended:
                 engine.advance(self._until_next(engine.step, steps))
