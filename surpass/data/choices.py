@@ -96,7 +96,8 @@ def read_choices(rounds: str | Path, features: str | Path) -> Choices:
     table = table.sort_values(["user_id", "strategy_id", "gameId", "roundNum"], kind="stable")
     users = {u: i for i, u in enumerate(table["user_id"].unique())}
     parts = []
-    for (user, bot), own in table.groupby(["user_id", "strategy_id"], sort=False):
+    for pair, own in table.groupby(["user_id", "strategy_id"], sort=False):
+        user, bot = pair  # type: ignore[misc]
         went, won = own["didGo"].to_numpy(float), own["didWin"].to_numpy(float)
         last = np.zeros((2, len(own)))
         last[:, 1:] = np.stack((went, won))[:, :-1]

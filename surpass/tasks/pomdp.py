@@ -64,8 +64,8 @@ class ConfoundedPOMDP:
             rewards.append(self.r[s, a] + self.noise * noise)
             actions.append(a)
             s = draw(self.P[s, a], generator)
-        columns = (torch.stack(c, 1) for c in (obs, actions, rewards))
-        return Observed.of(*columns, self.shape[1], self.shape[2])
+        o, a, r = (torch.stack(c, 1) for c in (obs, actions, rewards))
+        return Observed.of(o, a, r, self.shape[1], self.shape[2])
 
     def population(self) -> Observed:
         """Every episode that can be logged, with its probability and its expected rewards: the log

@@ -95,7 +95,7 @@ def coverage(feed: Feed, seed: int, mu: float = 3.0, n: int = 500) -> tuple[floa
         with torch.no_grad():
             true = float((policy(pool.context, pool.propensities) * worth).sum(1).mean())
         for fresh, on in ((True, other), (False, log)):
-            on.reward = on.reward - mu * on.cost
+            on.reward = on.reward - mu * on.cost  # type: ignore[operator]
             found = evaluate({"p": policy}, on, estimators=("dr",)).results[0]
             hits[fresh].append(found.low <= true <= found.high)
     return 100 * float(np.mean(hits[True])), 100 * float(np.mean(hits[False]))

@@ -81,7 +81,7 @@ def confounded_pomdp_evidence(seed: int, zoo: Any) -> Result:
             if n == SIZES[-1]:
                 cosines.append(cosine)
                 for memory, held in naive.items():
-                    held.append(off(unconfounded(memory)(log, logits), truth)[0])
+                    held.append(off(unconfounded(memory)(log, logits), truth)[0])  # type: ignore
     assert log is not None
     uniform = float(world.value(torch.full(world.shape, 0.5, dtype=torch.float64)))
     most = best_in_class() - uniform
@@ -91,7 +91,7 @@ def confounded_pomdp_evidence(seed: int, zoo: Any) -> Result:
 
     ours = confounded_pomdp_pg().solve(log)
     misled = max(
-        share(ascent(unconfounded(m))(log).probabilities) for m in (True, False)
+        share(ascent(unconfounded(m))(log).probabilities) for m in (True, False)  # type: ignore
     )  # fmt: skip
     mean = {n: float(np.mean(e)) for n, e in errors.items()}
     slope = float(np.polyfit(np.log(SIZES), [np.log(mean[n]) for n in SIZES], 1)[0])

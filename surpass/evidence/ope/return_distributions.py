@@ -55,7 +55,7 @@ def chain_distance(iterations: int, seed: int) -> float:
     g = torch.Generator().manual_seed(seed)
     mdp = TabularMDP(torch.ones(1, 1, 1), torch.full((1, 1), 0.5), torch.ones(1), 0.9)
     log = mdp.rollout(torch.ones(1, 1), 100, 20, g)
-    log.reward = (torch.rand(log.reward.shape, generator=g) < 0.5).float()
+    log.reward = (torch.rand(log.action.shape, generator=g) < 0.5).float()
     query = trajectory_query(lambda o: torch.ones(len(o), 1).double(), log, 0.9)
     model = MixtureReturns(steps=150, lr=1e-2, hidden=(16,), components=5)
     samples = FittedReturns(model, 40, iterations=iterations, seed=seed).learn(query)(query)

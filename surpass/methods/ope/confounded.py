@@ -82,4 +82,4 @@ def confounded_pomdp_pg(steps: int = 200, rate: float = 1.0, ridge: float = 1e-7
     and not testable: that observation and the past are tied to outcomes through the hidden state
     alone, and they vary with it enough (`MemoryPolicy.condition` says how much).
     """
-    return Planner(ascent(bridged(ridge), steps, rate))
+    return Planner(ascent(bridged(ridge), steps, rate))  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 
 import numpy as np
@@ -62,12 +61,11 @@ def choice_predictor(
     kept = torch.isin(log.user, out)
     learn, judge = log.rows((~kept).nonzero()[:, 0]), log.rows(kept.nonzero()[:, 0])
     games = -(-log.went.shape[1] // 10)
-    simulate: Callable[[int], Choices] | None = None
-    if hotels is not None and ratio > 0:
 
-        def simulate(n: int) -> Choices:
-            bots = rng.integers(BOTS, size=n)
-            return play(hotels, Simulated(n, rng, eta), bots, rng, games)
+    def simulated(shown: Hotels) -> list[Choices]:
+        n = round(ratio * len(learn))
+        bots = rng.integers(BOTS, size=n)
+        return _batches(play(shown, Simulated(n, rng, eta), bots, rng, games), batch)
 
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
@@ -76,8 +74,7 @@ def choice_predictor(
         best, found = float("inf"), deepcopy(net)
         for _ in range(epochs):
             own = [learn.rows(i) for i in torch.randperm(len(learn)).split(batch)]
-            extra = [] if simulate is None else _batches(simulate(round(ratio * len(learn))), batch)
-            mixed = own + extra
+            mixed = own + (simulated(hotels) if hotels is not None and ratio > 0 else [])
             for k in rng.permutation(len(mixed)):
                 solver.zero_grad()
                 _loss(net, mixed[k]).backward()

@@ -127,7 +127,8 @@ def causal_rounds(
                 out = out + explore * decay**t * log_density(landed[:100], data, width).mean()
             return out + 1e-3 * w.square().sum()
 
-        w, b = min(tried, key=lambda rule: float(loss(*rule)))
+        values = [float(loss(*start)) for start in tried]
+        w, b = tried[int(np.argmin(values))]
         rule = minimized(loss, w, b, steps)
         after, outcome, moved = people.answered(rule.w, rule.b, new, rng)
         on_boundary = ((after @ rule.w + rule.b).abs() < 1e-9 * (1 + rule.w.norm()))[:, None]
