@@ -255,7 +255,7 @@ def feamoe_evidence(seed: int, zoo: Any) -> Result:
 
 # --------------------------------------------------------------------------------------- goodhart
 
-PROBLEMS = 12
+PROBLEMS, TRUTHS = 12, 6
 ANGLES = (0.05, 0.6, 1.2)
 
 
@@ -281,8 +281,8 @@ def _direction(mdp: TabularMDP, rng: np.random.Generator, off: Tensor | None = N
     claim="stopped at the true angle, the true reward never falls on the way, while full "
     "optimization of the stand-in loses some of it in at least a fifth of the problems at 1.2 rad; "
     "at half the angle the rule is broken; training for the worst reward has the best worst case",
-    setting="12 random problems a seed of 5 to 10 states and 2 to 4 actions, true rewards at 0.05, "
-    "0.6 and 1.2 rad, 40 policies from hot to greedy, all values exact",
+    setting="12 random problems a seed of 5 to 10 states and 2 to 4 actions, six true rewards "
+    "each at 0.05, 0.6 and 1.2 rad, 40 policies from hot to greedy, all values exact",
     baseline="optimizing the stand-in to the end",
     metric="share of problems in which the true reward falls on the way, 1.2 rad",
     bar=at_most(-0.2),
@@ -295,7 +295,7 @@ def goodhart_evidence(seed: int, zoo: Any) -> Result:
         mdp = _problem(rng, (5, 8, 10)[k % 3], (2, 4)[k % 2])
         u = _direction(mdp, rng)
         path = pressed(mdp, u, steps=40)
-        for angle in ANGLES:
+        for angle in ANGLES * TRUTHS:
             true = math.cos(angle) * u + math.sin(angle) * _direction(mdp, rng, u)
             values = path.values(true, mdp.gamma)
             turned[angle].append(drop(path, mdp, true) > 0.01)
