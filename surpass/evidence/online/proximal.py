@@ -27,7 +27,7 @@ def area(form: PolicyGradient, steps: int, seed: int, world: str = "cart-pole") 
             last = metrics["env.steps"]
 
     train(form, task=task(world), steps=steps, seed=seed, callback=note,
-          log_every=form.epochs * form.minibatches)  # fmt: skip
+          log_every=form.epochs * form.minibatches, compile=False)  # fmt: skip
     return total / max(last, 1.0)
 
 
