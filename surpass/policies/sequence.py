@@ -6,6 +6,7 @@ Decision Transformer: Reinforcement Learning via Sequence Modeling (2021).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,23 +43,21 @@ class CausalAttention(nn.Module):
         return x + self.back(nn.functional.gelu(self.wide(self.norms[1](x))))
 
 
-_BACKBONES = {"mamba": MultiGrained, "attention": CausalAttention}
-
-
 class SequenceNet(nn.Module):
     """From returns to go [B, T], obs [B, T, d], actions [B, T, k] and ages [B, T] to the action of
     each step [B, T, k] (from what stands before it), and the next obs and return to go after it."""
 
     def __init__(
-        self, spaces: Spaces, width: int, layers: int, backbone: str, ages: int, context: int
-    ) -> None:
+        self, spaces: Spaces, width: int, layers: int, block: Callable[[int], nn.Module],
+        ages: int, context: int,
+    ) -> None:  # fmt: skip
         super().__init__()
         d, k = spaces.obs_dim, spaces.action_dim
         self.obs_dim, self.size, self.ages, self.context = d, k, ages, context
         self.reads = nn.ModuleList(nn.Linear(i, width) for i in (1, d, k))
         self.age = nn.Parameter(0.02 * torch.randn(ages, width))
         self.first, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(_BACKBONES[backbone](width) for _ in range(layers))
+        self.blocks = nn.ModuleList(block(width) for _ in range(layers))
         self.action, self.next = nn.Linear(width, k), nn.Linear(width, d + 1)
 
     def forward(
@@ -78,17 +77,22 @@ class SequenceNet(nn.Module):
 @part
 def sequence_net(
     spaces: Spaces, /, width: int = 128, layers: int = 3, backbone: str = "mamba",
-    context: int = 20, ages: int = 1000,
+    context: int = 20, ages: int = 1000, states: int = 16,
 ) -> nn.Module:  # fmt: skip
-    """A sequence policy's net; `backbone` is "mamba" (multi-grained) or "attention".
+    """A sequence policy's net; `backbone` is "mamba" (multi-grained, `states` per channel) or
+    "attention".
 
     Raises:
         InputError: when actions are discrete, or there is no such backbone.
     """
     continuous_only(spaces, "a sequence policy")
-    if backbone not in _BACKBONES:
-        raise InputError(f"no backbone {backbone!r}; there are {', '.join(_BACKBONES)}")
-    return SequenceNet(spaces, width, layers, backbone, ages, context)
+    known: dict[str, Callable[[int], nn.Module]] = {
+        "mamba": lambda w: MultiGrained(w, states),
+        "attention": CausalAttention,
+    }
+    if backbone not in known:
+        raise InputError(f"no backbone {backbone!r}; there are {', '.join(known)}")
+    return SequenceNet(spaces, width, layers, known[backbone], ages, context)
 
 
 class SequencePolicy:

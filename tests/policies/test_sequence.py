@@ -52,7 +52,7 @@ def test_an_action_is_predicted_without_itself_or_anything_later(backbone):
         moved[which][:, at] += 1.0
         return net(*moved, age)[0][:, t]
 
-    base = net(*seen, age)[0][:, t]
+    base = net(*seen, age)[0][:, t].detach()
     for which, at in ((2, t), (0, t + 1), (1, t + 1), (2, t + 1)):
         torch.testing.assert_close(predicted(which, at), base)
     for which, at in ((1, t), (0, t), (2, t - 1), (1, 0)):

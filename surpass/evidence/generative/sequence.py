@@ -14,9 +14,19 @@ from surpass.tasks.catalog import normalized
 from surpass.tasks.point import point_log
 from surpass.training.run import train
 
-UPDATES = 600
-HYPER: dict[str, Any] = {"context": 8, "width": 24, "layers": 1, "ages": 60, "lr": 2e-3,
-                         "batch": 32, "scale": 20.0, "steps": UPDATES, "epoch": 100}  # fmt: skip
+UPDATES = 400
+HYPER: dict[str, Any] = {
+    "context": 6,
+    "states": 4,
+    "width": 24,
+    "layers": 1,
+    "ages": 60,
+    "lr": 2e-3,
+    "batch": 32,
+    "scale": 20.0,
+    "steps": UPDATES,
+    "epoch": 50,
+}
 
 
 def noisy(log: Transitions, share: float, seed: int) -> Transitions:
@@ -43,7 +53,7 @@ def _score(log: Transitions, seed: int, **hyper: Any) -> float:
     claim="refining the labels by an earlier state of the net gives a better policy where 40 % of "
     "them are wrong, at least as good as a transformer of equal width, and costs little where all "
     "are right",
-    setting="POINT, 100 episodes of the noisy expert, 8 steps of context, width 24, one layer, 600 "
+    setting="POINT, 100 episodes of the noisy expert, 6 steps of context, width 24, one layer, 400 "
     "updates",
     baseline="the same without refinement",
     metric="normalized score with 40 % wrong labels",

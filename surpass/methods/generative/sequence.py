@@ -16,7 +16,8 @@ __all__ = ["decision_mamba"]
 def decision_mamba(
     target: float = 0.0, scale: float = 1.0, evolve: float = 0.5, steps: int = 10_000,
     epoch: int = 1_000, context: int = 20, width: int = 128, layers: int = 3,
-    backbone: str = "mamba", ages: int = 1000, lr: Number | None = None, batch: int = 64,
+    backbone: str = "mamba", ages: int = 1000, states: int = 16, lr: Number | None = None,
+    batch: int = 64,
 ) -> Learner:  # fmt: skip
     """|a^ - (1 - beta) a - beta a^_epoch|^2, beta rising to `evolve` at half of `steps`; `target`
     is
@@ -25,7 +26,7 @@ def decision_mamba(
     beta = linear(0.0, evolve, steps=max(steps // 2, 1))
     return Learner(
         nets={
-            "pi": sequence_net(width, layers, backbone, context, ages),
+            "pi": sequence_net(width, layers, backbone, context, ages, states),
             "teacher": copy("pi", every=epoch),
         },
         update=(
