@@ -523,7 +523,7 @@ def _use(result: Improvement, policy: str | None, card: Mapping[str, Any]) -> Se
     else:
         title = "What the candidate would do"
         lead = (
-            "Keep the reference for now. The candidate is there to look at, or to try on a small "
+            "Keep the reference. The candidate is there to look at, or to try on a small "
             "share of decisions, with its probabilities logged."
             if policy is not None and result.verdict == "HOLD"
             else "Keep the reference."

@@ -59,10 +59,10 @@ def test_a_language_model_from_the_command_line(tmp_path, capsys):
 
 
 def test_columns_are_pairs_of_names():
-    from surpass.cli import _mapping
+    from surpass.cli.reading import mapping
 
-    assert _mapping("prompt=question, answer=solution") == {
+    assert mapping("prompt=question, answer=solution") == {
         "prompt": "question", "answer": "solution"}  # fmt: skip
-    assert _mapping(None) is None
+    assert mapping(None) is None
     with pytest.raises(InputError, match="write --columns prompt=question"):
-        _mapping("prompt")
+        mapping("prompt")
