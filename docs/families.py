@@ -51,6 +51,7 @@ def picture(entry: dict[str, Any]) -> str:
             f'fill="currentColor" fill-opacity="0.6">{v:.3g}</text>'
         )
     label = html.escape(f"{entry['metric']}: {low:.4g} to {high:.4g}, ours above, baseline below")
+    label = label.replace("|", "&#124;")  # a bar would end the table's cell
     frame = f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{label}">'
     return frame + "".join(drawn) + "</svg>"
 
