@@ -76,7 +76,9 @@ def _sized(form: str) -> PolicyGradient:
     metric="area under the learning curve, return per episode",
     bar=at_least(0.9, times=True),
     seeds=3,
-    minutes=2,
+    minutes=3,
+    note="At 0.85 of PPO's speed over three seeds the interval straddles the bar: its target moves "
+    "no ratio further than 0.3, and the median that it needs is learned along the way.",
 )
 def bpo_evidence(seed: int, zoo: Any) -> Result:
     return Result(area(_sized("bpo"), STEPS, seed), area(_sized("ppo"), STEPS, seed))
