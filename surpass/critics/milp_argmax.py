@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,12 +96,11 @@ def best_action(
     last, end = layers[-1]
     cost = np.zeros(n)
     cost[before] = -last[0]
+    limits: Any = (np.concatenate(right_low), np.concatenate(right_high))
+    box: Any = (low, high)
     found = milp(
-        cost, integrality=whole, bounds=Bounds(low, high),
-        constraints=LinearConstraint(
-            csr_matrix(np.concatenate(rows)), np.concatenate(right_low), np.concatenate(right_high)
-        ),
-        options={"mip_rel_gap": 0.0},
+        cost, integrality=whole, bounds=Bounds(*box), options={"mip_rel_gap": 0.0},
+        constraints=LinearConstraint(csr_matrix(np.concatenate(rows)), *limits),
     )  # fmt: skip
     if found.x is None:
         raise InputError(f"no action is feasible: {found.message}")

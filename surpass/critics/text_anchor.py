@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from surpass.errors import InputError
 
-__all__ = ["Anchor", "Theme", "fit_anchor"]
+__all__ = ["Anchor", "Messages", "Theme", "fit_anchor"]
 
 Messages = Sequence[str] | Tensor
 
@@ -60,7 +60,7 @@ class Anchor:
         e = self.embed(messages).numpy()
         label, best = np.zeros(n, dtype=int), -1.0
         for k in range(2, min(most, n // least) + 1):
-            tried = KMeans(k, n_init=3, random_state=0).fit_predict(e)
+            tried = cast(Any, KMeans)(k, n_init=3, random_state=0).fit_predict(e)
             if len(set(tried)) < 2:
                 break
             score = float(silhouette_score(e, tried, metric="cosine"))
@@ -97,7 +97,9 @@ class _Texts:
         return hstack([getattr(v, how)(texts) for v in (self.words_of, self.letters)])
 
     def __call__(self, texts: Messages) -> Tensor:
-        return _unit(torch.from_numpy(self.reduce.transform(self._stacked(list(texts)))).float())
+        return _unit(
+            torch.from_numpy(self.reduce.transform(self._stacked(cast(Any, list(texts))))).float()
+        )
 
     def words(self, texts: Messages, rows: np.ndarray, top: int = 5) -> tuple[str, ...]:
         """Terms more frequent than in the anchor; those the anchor never used come first."""

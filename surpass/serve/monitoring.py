@@ -191,7 +191,7 @@ def watching(
         held, note = _anchor(anchor, name, size, text, columns or {}), ""
     state, done, row = form.anchor(held), [], 0
     for k, batch in enumerate(stream):
-        reading, state = form.watch(state, batch)
+        reading, state = form.watch(state, batch)  # type: ignore[call-arg]
         time = getattr(batch, "time", None)
         end = None if time is None else float(time.max())
         rows = 1 if name == "goodhart-rl" else len(batch)

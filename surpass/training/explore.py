@@ -144,7 +144,7 @@ def explore(
 
 def _begin(explorer: Explorer, scene: Scene, seed: int) -> Learning:
     rows, actions = scene.mean.shape
-    model = explorer.model or Boosting(trees=50, leaves=8)
+    model: Any = explorer.model or Boosting(trees=50, leaves=8)
     if hasattr(model, "begin"):
         return model.begin(rows, scene.context.shape[1], actions, seed)
     return _Refitted(model, explorer.memory, explorer.refit, actions)

@@ -102,7 +102,7 @@ def _labels(x: np.ndarray, y: np.ndarray, flipped: float = 0.0) -> Truth:
 
 def _streams(seed: int) -> dict[str, Truth]:
     rng = np.random.default_rng(seed)
-    images, digit = load_digits(return_X_y=True)
+    images, digit = map(np.asarray, load_digits(return_X_y=True))
     small = PCA(24, random_state=0).fit_transform(images)
     z = rng.normal(size=(2000, 20))
     form = rng.normal(size=(5, 20, 20)) / 6

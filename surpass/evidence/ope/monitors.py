@@ -287,6 +287,8 @@ def _direction(mdp: TabularMDP, rng: np.random.Generator, off: Tensor | None = N
     metric="share of problems in which the true reward falls on the way, 1.2 rad",
     bar=at_most(-0.2),
     minutes=3,
+    note="All that is promised holds; that at 0.05 rad at most 1 in 100 problems drops was met (1 "
+    "of 360), but 360 problems cannot prove it.",
 )
 def goodhart_evidence(seed: int, zoo: Any) -> Result:
     rng = np.random.default_rng(seed)

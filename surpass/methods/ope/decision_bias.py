@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -81,7 +82,8 @@ def _alternate_alike(a: Int[np.ndarray, "M L"], b: Int[np.ndarray, "M L"]) -> fl
     n = [x[:, 1:].size for x in (a, b)]
     k = [int((x[:, 1:] != x[:, :-1]).sum()) for x in (a, b)]
     table = np.array([[k[0], n[0] - k[0]], [k[1], n[1] - k[1]]])
-    return float(stats.chi2_contingency(table + 0.5).pvalue)
+    found: Any = stats.chi2_contingency(table + 0.5)
+    return float(found.pvalue)
 
 
 @system("binary-decision-bias")

@@ -61,7 +61,7 @@ def stop_at(path: Pressure, angle: float) -> int:
     assert form.anchor is not None
     state = form.anchor(path.proxy)
     for i, d in enumerate(path.occupancy):
-        reading, state = form.watch(state, d)
+        reading, state = form.watch(state, d)  # type: ignore[call-arg]
         if reading.alarm:
             return i - 1
     return len(path.occupancy) - 1

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from surpass.critics.fair_experts import FairExperts, Measure
-from surpass.critics.text_anchor import Theme, fit_anchor
+from surpass.critics.text_anchor import Messages, Theme, fit_anchor
+from surpass.data.records import Decisions
 from surpass.errors import InputError
 from surpass.evaluation.decisions import evaluate
 from surpass.forms import Monitor, Reading
@@ -34,7 +35,9 @@ Kept = dict[str, Any]
 
 
 @part
-def usual_messages(messages: Any, /, dims: int = 128, epochs: int = 50, batch: int = 100) -> Kept:
+def usual_messages(
+    messages: Messages, /, dims: int = 128, epochs: int = 50, batch: int = 100
+) -> Kept:
     """An autoencoder of the anchor's messages; those it did not train on, drawn in batches, are the
     start of the series."""
     anchor = fit_anchor(messages, dims=dims, epochs=epochs)
@@ -116,7 +119,7 @@ def text_drift(run_length: int = 500, dims: int = 128, epochs: int = 50) -> Moni
 
 @part
 def experts(
-    rows: Any, /, measure: Measure = "parity", penalty: float = 2.0, growing: bool = True
+    rows: Decisions, /, measure: Measure = "parity", penalty: float = 2.0, growing: bool = True
 ) -> Kept:
     """A mixture with one expert, which has seen the anchor's rows once; columns are standardized as
     there."""
@@ -253,7 +256,7 @@ def promotable(
 
 
 @part
-def candidate(policy: Any, /) -> Kept:
+def candidate(policy: object, /) -> Kept:
     """The policy that asks to be promoted."""
     return {"policy": policy}
 

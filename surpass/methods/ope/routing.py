@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surpass.critics.in_context import InContext, SetValue
+from surpass.data.records import Transitions
 from surpass.errors import InputError
 from surpass.forms import Explorer, Outlook, Planner
 from surpass.objectives.budgets import HelpPlan, within_budget
@@ -30,7 +31,7 @@ class HelpModel(NamedTuple):
 
 
 @part
-def help_model(log: Any, /, states: int, horizon: int, least: int = 5) -> HelpModel:
+def help_model(log: Transitions, /, states: int, horizon: int, least: int = 5) -> HelpModel:
     """Transition counts of episodes in which help was asked at random.
 
     A pair (s, h) seen fewer than `least` times ends there, with the success rate that was logged
