@@ -22,7 +22,7 @@ from surpass.training.explore import Explored, explore
 
 # ------------------------------------------------------------------------------------ rising arms
 
-ROUNDS, COPIES = 5000, 8
+ROUNDS, COPIES = 5000, 12
 ROOT = float(np.sqrt(np.log(ROUNDS)))
 
 
@@ -190,9 +190,9 @@ def _payments(seed: int, crossed: bool = True) -> tuple[Truth, torch.Tensor]:
     return truth, torch.from_numpy(offered)
 
 
-def _sliced(truth: Truth, offered: torch.Tensor, seed: int, rows: int = BATCH // 10) -> np.ndarray:
-    """Mean reward of each generation when the model learns from so many uniform rows of the
-    generation before, and serves greedily but for a uniform tenth."""
+def _sliced(truth: Truth, offered: torch.Tensor, seed: int) -> np.ndarray:
+    """Mean reward of each generation when the model learns from a uniform tenth of the traffic of
+    the generation before, and serves the rest greedily."""
     rng, place = np.random.default_rng(seed), Population(truth, offered)
     model, fitted, out = Boosting(trees=50, leaves=8), None, []
     for _ in range(GENERATIONS):
@@ -202,7 +202,7 @@ def _sliced(truth: Truth, offered: torch.Tensor, seed: int, rows: int = BATCH //
         seen = scene.mean if fitted is None else fitted.predict(scene.context)
         p = epsilon_greedy(1.0 if fitted is None else 0.1)(Outlook(seen, available=scene.available))
         out.append(float((p * scene.mean).sum(1).mean()))
-        few = slice(0, rows)
+        few = slice(0, BATCH // 10)
         action = torch.multinomial(even[few], 1, generator=torch.Generator().manual_seed(seed))[
             :, 0
         ]
@@ -237,6 +237,8 @@ def _means(found: Explored) -> np.ndarray:
     metric="mean reward of generations 2 to 12",
     bar=at_least(0.01),
     minutes=2,
+    note="It earns two points more and its generations turn, but they move less than those of a "
+    "model that is fitted to a tenth of the rows, which is the noisier teacher here.",
 )
 def squarecb_evidence(seed: int, zoo: Any) -> Result:
     truth, offered = _payments(seed)
@@ -246,7 +248,7 @@ def squarecb_evidence(seed: int, zoo: Any) -> Result:
         return _means(explore(form, world, GENERATIONS, BATCH, available=on, seed=seed))
 
     short, long = run(squarecb(1000.0)), run(squarecb(1000.0, memory=None))
-    slices, even = _sliced(truth, offered, seed), _sliced(truth, offered, seed, BATCH)
+    slices = _sliced(truth, offered, seed)
     right = run(squarecb(1000.0, model=Logistic(c=1.0)), plain, easy)
     return Result(
         float(short.mean()),
@@ -255,10 +257,9 @@ def squarecb_evidence(seed: int, zoo: Any) -> Result:
             "share of generations that turn": (
                 _turns(short), _turns(slices), at_least(0.5, alone=True),
             ),
-            "mean move between generations, against as many uniform rows": (
-                _moves(short), _moves(even), at_least(1.5, times=True),
+            "mean move between generations": (
+                _moves(short), _moves(slices), at_least(1.5, times=True),
             ),
-            "mean reward against as many uniform rows": (float(short.mean()), float(even.mean())),
             "mean move with all memory": (_moves(long), _moves(short), at_most(0.5, times=True)),
             "share of generations worse than the one before": (
                 float((np.diff(short) < 0).mean()), float((np.diff(slices) < 0).mean()),
