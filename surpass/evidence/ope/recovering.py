@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from surpass.evidence.declaration import Result, at_least, evidence
+from surpass.evidence.declaration import Result, at_least, at_most, evidence
 from surpass.methods.ope.recovering import recovering_rewards
 from surpass.objectives.periodic import best_rates
 from surpass.tasks.arms import RecoveringArms, RecoveringPlay
