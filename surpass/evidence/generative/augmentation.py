@@ -102,7 +102,10 @@ def _made(net: Any, log: Transitions, weight: float, seed: int) -> tuple[float, 
     "48, 2,000 updates; the target is a fourth controller",
     baseline="the same model without guidance",
     metric="mean log-probability of the actions under the target policy, weight 1, in nats",
-    bar=at_least(0.5), seeds=3, minutes=2,
+    bar=at_least(0.5), seeds=3, minutes=3,
+    note="the gain in likelihood was 2.4 nats on the calibration seed, but five small nets learn "
+    "the smooth pendulum almost exactly, so that rolling them was ten times as accurate as this "
+    "small diffusion model",
 )  # fmt: skip
 def guided_evidence(seed: int, zoo: Any) -> Result:
     """Also: more weight, and the error of five nets rolled by the policy from logged states."""
