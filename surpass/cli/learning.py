@@ -23,6 +23,11 @@ def train(
     lora: int | None = None,
     temperature: float | None = None,
     columns: Annotated[str | None, arg(metavar="ROLE=COLUMN,...")] = None,
+    piece: int | None = None,
+    packing: bool = False,
+    checkpointing: bool = False,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    sampler: Literal["own", "vllm"] = "own",
     steps: int | None = None,
     set: Annotated[list[str], arg(metavar="NAME=VALUE")] = [],  # noqa: B006
     seed: int = 0,
@@ -55,6 +60,12 @@ def train(
         lora: Of a language model: train adapters of this rank instead of all weights.
         temperature: Of a language model: at which it answers and is trained; 1 by default.
         columns: Of language data: where what stands, as in prompt=question,answer=solution.
+        piece: Of a language model: rows per forward pass, where a batch does not fit into memory.
+        packing: Of a language model: several sequences in a row, where lengths differ much.
+        checkpointing: Of a language model: compute activations again instead of keeping them.
+        precision: Of a language model: bf16 computes products in bfloat16; auto does where the GPU
+            has it.
+        sampler: Of a language model: who samples answers; vllm where it is installed, on a GPU.
         steps: Updates (environment steps for online recipes).
         set: Hyperparameters, as in --set temperature=3; dotted paths reach into parts.
         seed: Reproduces a run on one machine.
@@ -77,7 +88,16 @@ def train(
         task=task,
         model=model,
         reward=reward,
-        language={"lora": lora, "temperature": temperature, "columns": mapping(columns)},
+        language={
+            "lora": lora,
+            "temperature": temperature,
+            "columns": mapping(columns),
+            "piece": piece,
+            "packing": packing or None,
+            "checkpointing": checkpointing or None,
+            "precision": precision if precision != "auto" else None,
+            "sampler": sampler if sampler != "own" else None,
+        },
         steps=steps,
         settings=set,
         seed=seed,
