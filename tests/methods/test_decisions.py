@@ -98,7 +98,9 @@ def test_no_candidate_leaves_the_support_or_the_cap():
     mu = torch.tensor([0.01, 0.0, 0.495, 0.495], dtype=torch.float64).expand(500, -1)
     action = torch.where(rows.action == 1, 2, rows.action)
     p = mu.gather(1, action[:, None])[:, 0]
-    rows = replace(rows, action=action, propensity=p, reference=mu, behavior=mu)
+    rows = replace(
+        rows, action=action, propensity=p, reference=mu, behavior=mu, cost=(action == 3).double()
+    )
     for name in LEARNERS:
         for candidate in LEARNERS[name]().fit(rows, None, 0):
             pi = candidate.policy(rows.context, rows.offered)

@@ -73,7 +73,7 @@ def test_a_correction_moves_a_frozen_policy_as_far_as_its_scale(tmp_path):
 
 
 def test_a_missing_base_is_named():
-    with pytest.raises(InputError, match="needs a net called 'base'"):
+    with pytest.raises(InputError, match="needs a net or log called 'base'"):
         train(recipe("resip")(), task=AIM, steps=10)
     with pytest.raises(InputError, match="'base'"):
         train(recipe("dsrl")(), task=AIM, steps=10)
