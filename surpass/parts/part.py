@@ -314,8 +314,8 @@ def _evaluate(
 ) -> Any:  # fmt: skip
     if not isinstance(tree, Part) and isinstance(tree, Node):
 
-        def own(held: Any, shown: tuple[Any, ...], *names: str) -> Any:
-            return _evaluate(held, shown, numbers, state, after, (*at, *names))
+        def own(tree: Any, seen: tuple[Any, ...], *names: str) -> Any:
+            return _evaluate(tree, seen, numbers, state, after, (*at, *names))
 
         return tree.evaluate(seen, own)
 

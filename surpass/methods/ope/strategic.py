@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def causal_rounds(
         h = outcome_model(seen_x, seen_y, seed)
         some = seen_x[torch.from_numpy(rng.permutation(len(seen_x))[:300])]
 
-        def loss(w: Tensor, b: Tensor, h=h, t=t, data=some) -> Tensor:
+        def loss(w: Tensor, b: Tensor, h: Any = h, t: int = t, data: Tensor = some) -> Tensor:
             after, moved = respond_smoothly(x, w, b, people.reach)
             landed = torch.cat((after[:, :k], x[:, k:]), 1)
             label = soft_labels(y, moved, h(landed))
