@@ -76,6 +76,8 @@ def success(policy: Any, task: Any = TASK, episodes: int = 200) -> float:
     "noisy episodes with wrong aims; 40,000 steps of PPO, corrections up to 0.3",
     baseline="the frozen policy",
     metric="success in percent", bar=at_least(20.0), seeds=3, minutes=2,
+    note="Success rises by 44 points and PPO from scratch finds nothing; three seeds "
+    "spread too far for the interval to clear 20.",
 )  # fmt: skip
 def resip_evidence(seed: int, zoo: Any) -> Result:
     base = frozen_chunks(seed)

@@ -56,6 +56,8 @@ def _found(alarms: list[int]) -> bool:
     metric="share of streams found in time without an alarm before, 10 % novel",
     bar=at_least(0.9, alone=True),
     minutes=3,
+    note="Every change is found, dated and told apart from calm streams; what fails is "
+    "naming it: the clusters of outliers mix the novel intents (purity 0.47).",
 )
 def text_drift_evidence(seed: int, zoo: Any) -> Result:
     form = text_drift()
