@@ -115,11 +115,9 @@ def causal_rounds(
     best, found, told = -1.0, None, []
     start = plain_rule(x, y)
     tried = [(start.w, start.b), *spread_rules(x, people.reach, rng)]
-    for t in range(rounds):
-        h = outcome_model(seen_x, seen_y, seed)
-        some = seen_x[torch.from_numpy(rng.permutation(len(seen_x))[:300])]
 
-        def loss(w: Tensor, b: Tensor, h: Any = h, t: int = t, data: Tensor = some) -> Tensor:
+    def surrogate(h: Any, t: int, data: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        def loss(w: Tensor, b: Tensor) -> Tensor:
             after, moved = respond_smoothly(x, w, b, people.reach)
             landed = torch.cat((after[:, :k], x[:, k:]), 1)
             label = soft_labels(y, moved, h(landed))
@@ -127,6 +125,14 @@ def causal_rounds(
             if explore:
                 out = out + explore * decay**t * log_density(landed[:100], data, width).mean()
             return out + 1e-3 * w.square().sum()
+
+        return loss
+
+    for t in range(rounds):
+        h = outcome_model(seen_x, seen_y, seed)
+        some = seen_x[torch.from_numpy(rng.permutation(len(seen_x))[:300])]
+
+        loss = surrogate(h, t, some)
 
         values = [float(loss(*start)) for start in tried]
         w, b = tried[int(np.argmin(values))]
