@@ -39,6 +39,9 @@ def worth(key: str, log: Any, seed: int, rule: str | None) -> float:
     bar=at_least(15.0),
     seeds=3,
     minutes=2,
+    note="Weighted sampling helps cloning by 5.6 points of the 15 asked, and TD3+BC by 26 "
+    "on average with a wide interval: this log has too few good episodes for cloning "
+    "to gain more.",
 )
 def weighting_evidence(seed: int, zoo: Any) -> Result:
     log = point_log(MIXED, ROWS, seed=seed)

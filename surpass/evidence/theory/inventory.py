@@ -99,6 +99,9 @@ def _network(seed: int) -> tuple[float, float, float, float]:
     bar=at_most(1.02, times=True),
     seeds=3,
     minutes=4,
+    note="It comes within 3.5 percent (-0.9 to 8.0) of the best rule, the bar is 2; tuned "
+    "REINFORCE is within 1 percent too, so differentiating the simulator gained "
+    "nothing here; with lost sales it does.",
 )
 def hdpo_evidence(seed: int, zoo: Any) -> Result:
     store, lost = OneStore(4), OneStore(3, backlogged=False)
