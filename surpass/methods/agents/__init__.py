@@ -1,0 +1,1 @@
+"""Language policies that act in turns, with tools and environments between."""
