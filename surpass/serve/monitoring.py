@@ -27,7 +27,7 @@ from surpass.data.files import open_parts
 from surpass.data.records import Decisions
 from surpass.errors import InputError, nearest
 from surpass.forms import Monitor, Reading
-from surpass.methods.ope.monitors import gate
+from surpass.methods.ope.promotion import gate
 from surpass.registry import recipe, systems
 
 __all__ = ["Entry", "Watched", "monitor", "watching"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from surpass.critics.fair_experts import FairExperts, Measure
 from surpass.evidence.declaration import Result, at_least, at_most, evidence
 from surpass.methods.ope.goodhart import cautious, drop, pressed, stop_at
-from surpass.methods.ope.monitors import text_drift
+from surpass.methods.ope.text_drift import text_drift
 from surpass.objectives.occupancies import relevant, worst_gain
 from surpass.tasks.requests import NOVEL, requests
 from surpass.tasks.tabular import TabularMDP

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surpass.errors import InputError
-from surpass.methods.ope.monitors import goodhart_rl
+from surpass.methods.ope.stopping import goodhart_rl
 from surpass.objectives.occupancies import relevant, worst_gain, worst_reward
 from surpass.tasks.tabular import TabularMDP
 
