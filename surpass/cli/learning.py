@@ -18,6 +18,7 @@ def train(
     *,
     data: Annotated[str | None, arg(metavar="LOG")] = None,
     task: Annotated[str | None, arg(metavar="ID")] = None,
+    role: Annotated[list[str], arg(metavar="NAME=LOG")] = [],  # noqa: B006
     model: Annotated[str | None, arg(metavar="PATH")] = None,
     reward: Annotated[str | None, arg(metavar="NAME")] = None,
     lora: int | None = None,
@@ -46,6 +47,8 @@ def train(
 
     Or: surpass train sac --task Pendulum-v1 --steps 20000
 
+    Or: surpass train seabo --data hopper-medium --role expert=good.parquet
+
     Or: surpass train dpo --model ./my-model --data pairs.jsonl
 
     Or: surpass train grpo --model ./my-model --data prompts.jsonl --reward exact
@@ -54,6 +57,7 @@ def train(
         key: The recipe, as in `surpass list`.
         data: A log: a file, a Minari id, or a data set of `surpass zoo`.
         task: An environment id, for training or for evaluation during training.
+        role: A further log, by the name that the recipe asks for it.
         model: A language model, by path.
         reward: The reward of completions: exact, numeric, math, regex:PATTERN, module:function, or
             the folder of a reward model.
@@ -86,6 +90,7 @@ def train(
         measure=during,
         data=data,
         task=task,
+        roles=role,
         model=model,
         reward=reward,
         language={

@@ -47,8 +47,8 @@ def counterfactual_penalty(
 def joint_penalty(
     nets: Nets, rows: Rows, /, samples: int = 100, q: str = "q", actions: int = 0
 ) -> Float[Tensor, "B"]:
-    """log mean exp over random joint actions of Q(s, a') + n log A - Q(s, a): CQL on the joint
-    action, whose number grows exponentially with the agents."""
+    """log sum exp over random joint actions of Q(s, a') - Q(s, a): CQL on the joint action, whose
+    number grows exponentially with the agents."""
     net = nets[q]
     count = actions or net.utilities.actions
     drawn = torch.randint(count, (samples, *rows.action.shape), device=rows.obs.device)

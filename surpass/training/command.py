@@ -74,6 +74,7 @@ def run(
     *,
     data: str | None = None,
     task: str | None = None,
+    roles: Sequence[str] = (),
     model: str | None = None,
     reward: str | None = None,
     language: Mapping[str, Any] | None = None,
@@ -92,6 +93,7 @@ def run(
     """Train, tell how it goes, and say where the policy is.
 
     Args:
+        roles: further logs, each NAME=LOG by the name that the recipe asks for.
         language: what `train_language` takes besides, such as lora, temperature and columns.
 
     Raises:
@@ -105,6 +107,14 @@ def run(
     rows: Any = data
     if data is not None and model is None and load is not None:
         rows = load(data)
+    for role in roles:
+        name, equals, log = role.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--role {role}: write --role NAME=LOG, as in expert=good.parquet")
+        if name in ("log", "task"):
+            given = "--data LOG" if name == "log" else "--task ID"
+            raise InputError(f"--role {role}: this one is given by {given}")
+        more[name] = log if load is None else load(log)
     if model is not None:
         from surpass.policies.language import without_bars
 

@@ -4,6 +4,7 @@ import pytest
 
 from surpass.errors import InputError
 from surpass.evaluation.rollouts import during
+from surpass.tasks.point import point_log
 from surpass.training.command import configured, run
 from surpass.training.run import load_trained
 
@@ -29,6 +30,20 @@ def test_a_run_in_a_task_from_the_command_line(tmp_path, capsys):
     assert "evaluation.return" in capsys.readouterr().out
     trained = load_trained(tmp_path)
     assert trained.predict([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+
+
+def test_further_logs_are_handed_in_by_role(tmp_path, capsys):
+    held = {"mixed": point_log("medium", 120), "good.parquet": point_log("expert", 60)}
+    settings = ["hidden=8", "batch=8", "steps=3"]
+    run("seabo", data="mixed", roles=["expert=good.parquet"], settings=settings, out=tmp_path,
+        load=held.__getitem__)  # fmt: skip
+    assert load_trained(tmp_path).predict([0.0] * 4).shape == (2,)
+    capsys.readouterr()
+    for role, says in (("expert", "write --role NAME=LOG"), ("task=pendulum", "given by --task")):
+        with pytest.raises(InputError, match=says):
+            run("seabo", data="mixed", roles=[role], load=held.__getitem__, out=tmp_path)
+    with pytest.raises(InputError, match="called 'expert'"):
+        run("seabo", data="mixed", settings=settings, out=tmp_path / "no", load=held.__getitem__)
 
 
 def test_a_language_model_from_the_command_line(tmp_path, capsys):

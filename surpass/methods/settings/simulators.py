@@ -19,16 +19,18 @@ __all__ = ["h2o"]
 def h2o(
     beta: float = 0.01, noise: float = 0.1, samples: int = 10, gamma: float = 0.99,
     lr: float = 3e-4, batch: int = 256, warm: int = 1_000, per_step: float = 1.0,
-    hidden: tuple[int, ...] = (256, 256),
+    envs: int = 1, hidden: tuple[int, ...] = (256, 256),
 ) -> Learner:  # fmt: skip
-    """SAC on half real and half simulated rows: simulated errors weighted by P_real / P_sim, their
-    values pushed down where the dynamics differ. `log` is real, `task` the simulator."""
+    """E_real[(Q - y)^2] + E_sim[w (Q - y)^2] + beta (log sum_sim omega e^Q - E_real[Q]): simulated
+    errors weighted by w = P_real / P_sim, their values pushed down where the dynamics differ; the
+    actor is SAC's. `log` is real, `task` the simulator."""
     half = batch // 2
-    critic = stop(trusted()) * td(soft(entropy=False), gamma) + beta * pushed_down(samples)
+    both = 2.0 * stop(trusted()) * td(soft(entropy=False), gamma)  # the mean of either half
+    critic = both + beta * pushed_down(samples)
     learner = soft_actor_critic(
         critic, gamma=gamma, lr=lr, hidden=hidden,
         source=mix(batch, log=(0.5, log(half)),
-                   replay=(0.5, replay(batch - half, warm=warm, per_step=per_step))),
+                   replay=(0.5, replay(batch - half, warm=warm, per_step=per_step, envs=envs))),
     )  # fmt: skip
     return replace(
         learner,

@@ -1,4 +1,4 @@
-"""SEABO against distances by brute force, and against IQL on the rewards that it writes."""
+"""SEABO against distances by brute force, and against its learners on the rewards it writes."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch
 import surpass
 from surpass.critics.neighbors import nearest_expert
 from surpass.errors import InputError
+from surpass.registry import recipe
 from surpass.tasks.point import point_log
 
 
@@ -58,14 +59,18 @@ def test_an_expert_of_another_task_is_refused(logs):
         surpass.train(surpass.seabo(hidden=(8,), steps=5), log)
 
 
-def test_it_is_implicit_q_learning_on_the_labeled_log(logs):
+@pytest.mark.parametrize("learner", ["iql", "td3-bc"])
+def test_it_is_the_learner_itself_on_the_labeled_log(logs, learner):
     expert, log = logs
     sizes = {"hidden": (16,), "lr": 1e-3, "batch": 64}
-    form = surpass.seabo(beta=3.0, temperature=10.0, steps=30, **sizes)
-    found = surpass.train(form, log, expert=expert, seed=3)
+    form, alone = {
+        "iql": (recipe("seabo")(beta=3.0, temperature=10.0, steps=20, **sizes),
+                recipe("iql")(temperature=10.0, decay=20, **sizes)),
+        "td3-bc": (recipe("seabo:td3-bc")(beta=3.0, weight=1.0, steps=20, **sizes),
+                   recipe("td3-bc")(alpha=1.0, **sizes)),
+    }[learner]  # fmt: skip
+    found = surpass.train(form, log, expert=expert, seed=3, compile=False)
     labeled = nearest_expert(beta=3.0)({"expert": expert}, log)
-    plain = surpass.train(
-        surpass.iql(temperature=10.0, decay=30, **sizes), labeled, steps=30, seed=3
-    )
+    plain = surpass.train(alone, labeled, steps=20, seed=3, compile=False)
     for mine, other in zip(found.nets.parameters(), plain.nets.parameters(), strict=True):
         assert torch.equal(mine, other)

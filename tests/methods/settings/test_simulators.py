@@ -12,7 +12,6 @@ from surpass.forms import Spaces
 from surpass.objectives.bellman import soft, td
 from surpass.objectives.domains import dynamics_gap, pushed_down, tell_apart, trusted
 from surpass.objectives.rows import Rows
-from surpass.parts import stop
 from surpass.tasks.catalog import task
 from surpass.tasks.recording import record
 
@@ -87,20 +86,40 @@ def test_the_classifier_finds_the_ratio_of_two_gaussian_dynamics():
     assert torch.allclose(found, x[:, 0] - 0.5, atol=0.35)
 
 
+def test_what_can_be_told_apart_for_certain_still_counts_a_little():
+    torch.manual_seed(0)
+    net = domains((16,), limit=2.0)(Spaces(1, 1, low=(-1.0,), high=(1.0,)))
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-2)
+    source = torch.arange(256) % 2
+    for _ in range(200):
+        obs, action = torch.randn(256, 1), torch.rand(256, 1)
+        after = obs + torch.where(source == 0, 1.0, -1.0)[:, None]
+        rows = Rows({"obs": obs, "action": action, "next_obs": after, "source": source},
+                    ("log", "replay"))  # fmt: skip
+        optimizer.zero_grad()
+        tell_apart(noise=0.0)({"domains": net}, rows).mean().backward()
+        optimizer.step()
+    weight = trusted()({"domains": net}, rows)
+    assert torch.equal(weight[source == 0], torch.ones(128))
+    assert torch.allclose(weight[source == 1], torch.full((128,), math.exp(-2.0)), rtol=0.1)
+
+
 def test_it_acts_in_the_simulator_once_an_update_and_learns_from_both():
+    """Its critic's loss is E_real[(Q - y)^2] + E_sim[w (Q - y)^2], summed over the critics."""
     real = task("pendulum").make(4, seed=0)
     log = record(real, lambda obs: 4.0 * torch.rand(len(obs), 1) - 2.0, 800)
-    form = surpass.h2o(batch=32, warm=100, hidden=(16,))
+    form = surpass.h2o(beta=0.0, batch=32, warm=100, hidden=(16,))
     trained = surpass.train(form, log, task=task("pendulum", gravity=20.0), steps=50, log_every=50)
     assert trained.history[-1]["env.steps"] == 150
-    # without a difference known, and no penalty, its loss is SAC's on the same rows
     rows = Rows({**batch().columns, "obs": log.obs[:8], "next_obs": log.next_obs[:8],
                  "action": log.action[:8] / 2.0, "reward": log.reward[:8],
                  "terminated": torch.zeros(8)}, ("log", "replay"))  # fmt: skip
-    nets = {**dict(trained.nets.items()), "domains": Known(lambda s, a, t: 0.0 * t[..., 0]).domains}
-    plain = td(soft(entropy=False))
+    known = Known(lambda s, a, t: t[..., 0] - 1.0)
+    nets = {**dict(trained.nets.items()), "domains": known.domains}
     torch.manual_seed(1)
-    expected = plain(nets, rows)
+    plain = td(soft(entropy=False))(nets, rows)
+    weight = (rows.next_obs[4:, 0] - 1.0).exp()
     torch.manual_seed(1)
-    found = (stop(trusted()) * plain)(nets, rows)
-    assert torch.allclose(found, expected)
+    (loss,) = [s.loss for s in form.update if "q" in s.nets]
+    found = loss(nets, rows).mean()
+    assert torch.allclose(found, plain[:4].mean() + (weight * plain[4:]).mean())
