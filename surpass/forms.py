@@ -27,8 +27,8 @@ __all__ = [
     "Pool", "Project",
     "Reading", "Repeat", "Scored", "Snapshot", "Source", "Spaces", "Stage", "Stages", "Steering",
     "Study", "Train",
-    "Transform", "adam", "best", "copy", "ema", "given", "log", "mix", "pool", "project", "replay",
-    "resampled", "rollouts", "train",
+    "Transform", "adam", "beside", "best", "copy", "ema", "given", "log", "mix", "pairs", "pool",
+    "project", "replay", "resampled", "rollouts", "train",
 ]  # fmt: skip
 
 Terms = dict[str, Tensor]
@@ -313,12 +313,13 @@ class Source:
     """Where batches come from; `training` opens it as a stream.
 
     Attributes:
-        kind: "log", "replay", "rollouts", "mix", "resampled", "generated", "pairs", "scored" or
-            "sampled".
+        kind: "log", "replay", "rollouts", "mix", "beside", "resampled", "generated", "pairs",
+            "scored" or "sampled".
         size: rows (or sequences, or environments) per batch.
         view: "rows", "n_step", "segments", "chunks" or "episodes".
         options: what else the kind takes.
-        parts: the sources that a mix draws from, by name, each with its share.
+        parts: the sources that a mix draws from (or that stand beside each other), by name, each
+            with its share.
     """
 
     kind: str
@@ -355,6 +356,19 @@ def resampled(size: int = 256, by: str = "anchor", role: str = "log", **options:
     """States of a log, [size, 1], with actions drawn anew by a net: an on-policy objective without
     an environment."""
     return Source("resampled", size, "rows", {"role": role, "by": by, **options})
+
+
+def pairs(size: int = 64, role: str = "pairs") -> Source:
+    """Preference pairs of a log's segments, `chosen.obs`, `rejected.obs` and so on; actions are
+    mapped to [-1, 1], as those of the log are."""
+    return Source("pairs", size, "pairs", {"role": role, "unit": True})
+
+
+def beside(first: Source, **others: Source) -> Source:
+    """Batches of several sources side by side, each of its own size: the columns of the first by
+    their names, those of the others behind theirs, such as `pairs.chosen.obs`."""
+    parts = {"first": (1.0, first), **{name: (1.0, source) for name, source in others.items()}}
+    return Source("beside", first.size, first.view, {}, parts)
 
 
 def mix(size: int = 256, **shares: float | tuple[float, Source]) -> Source:

@@ -1,7 +1,7 @@
-"""Policies that read the past: returns to go, states and actions in order, the next action out.
+"""Policies that read the past: what is wanted, states and actions in order, the next action out.
 
-The net is told what return it shall reach; a backbone mixes the tokens R_1, s_1, a_1, R_2, ...
-Decision Transformer: Reinforcement Learning via Sequence Modeling (2021).
+The net is told what return it shall reach, or a code of how to behave; a backbone mixes the tokens
+R_1, s_1, a_1, R_2, ... Decision Transformer: Reinforcement Learning via Sequence Modeling (2021).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from surpass.errors import InputError
@@ -19,11 +19,14 @@ from surpass.parts import Nets, part
 from surpass.policies.diffusion import continuous_only
 from surpass.policies.mamba import MultiGrained
 
-__all__ = ["CausalAttention", "SequenceNet", "SequencePolicy", "sequence_net", "toward_return"]
+__all__ = [
+    "CausalAttention", "CodedPolicy", "SelfAttention", "SequenceNet", "SequencePolicy",
+    "sequence_net", "toward_code", "toward_return",
+]  # fmt: skip
 
 
-class CausalAttention(nn.Module):
-    """A transformer block in which each place sees itself and those before."""
+class SelfAttention(nn.Module):
+    """A transformer block in which each place sees those that `hidden` leaves it."""
 
     def __init__(self, width: int, heads: int = 2) -> None:
         super().__init__()
@@ -32,55 +35,70 @@ class CausalAttention(nn.Module):
         self.reads, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.wide, self.back = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x: Float[Tensor, "B L w"]) -> Float[Tensor, "B L w"]:
+    def forward(
+        self, x: Float[Tensor, "B L w"], hidden: Bool[Tensor, "... L L"]
+    ) -> Float[Tensor, "B L w"]:
+        """`hidden` [L, L] or [B, L, L]: what (second) a place (first) does not see."""
         batch, length, width = x.shape
         qkv = self.reads(self.norms[0](x)).reshape(batch, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-        later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-        mixed = torch.softmax(score.masked_fill(later, -torch.inf), -1) @ v
+        hidden = hidden if hidden.dim() == 2 else hidden[:, None]
+        mixed = torch.softmax(score.masked_fill(hidden, -torch.inf), -1) @ v
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         return x + self.back(nn.functional.gelu(self.wide(self.norms[1](x))))
 
 
+class CausalAttention(SelfAttention):
+    """A transformer block in which each place sees itself and those before."""
+
+    def forward(self, x: Float[Tensor, "B L w"]) -> Float[Tensor, "B L w"]:  # type: ignore[override]
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        return super().forward(x, later)
+
+
 class SequenceNet(nn.Module):
     """From returns to go [B, T], obs [B, T, d], actions [B, T, k] and ages [B, T] to the action of
-    each step [B, T, k] (from what stands before it), and the next obs and return to go after it."""
+    each step [B, T, k] (from what stands before it), and the next obs and return to go after it.
+
+    With `code` it reads a code [B, T, c] of each step where the return to go stood.
+    """
 
     def __init__(
         self, spaces: Spaces, width: int, layers: int, block: Callable[[int], nn.Module],
-        ages: int, context: int,
+        ages: int, context: int, code: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         d, k = spaces.obs_dim, spaces.action_dim
         self.obs_dim, self.size, self.ages, self.context = d, k, ages, context
-        self.reads = nn.ModuleList(nn.Linear(i, width) for i in (1, d, k))
+        self.code = code
+        self.reads = nn.ModuleList(nn.Linear(i, width) for i in (max(code, 1), d, k))
         self.age = nn.Parameter(0.02 * torch.randn(ages, width))
         self.first, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
         self.blocks = nn.ModuleList(block(width) for _ in range(layers))
         self.action, self.next = nn.Linear(width, k), nn.Linear(width, d + 1)
 
     def forward(
-        self, to_go: Float[Tensor, "B T"], obs: Float[Tensor, "B T d"],
+        self, wanted: Float[Tensor, "B T *c"], obs: Float[Tensor, "B T d"],
         action: Float[Tensor, "B T k"], age: Int[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "B T k"], Float[Tensor, "B T d+1"]]:  # fmt: skip
-        given = (to_go[..., None], obs, action)
+        given = (wanted if self.code else wanted[..., None], obs, action)
         when = self.age[age.clamp(max=self.ages - 1)]
         tokens = [read(x) + when for read, x in zip(self.reads, given, strict=True)]
         x = self.first(torch.stack(tokens, 2).flatten(1, 2))
         for block in self.blocks:
             x = block(x)
-        x = self.last(x).reshape(*to_go.shape, 3, -1)
+        x = self.last(x).reshape(*obs.shape[:2], 3, -1)
         return torch.tanh(self.action(x[:, :, 1])), self.next(x[:, :, 2])
 
 
 @part
 def sequence_net(
     spaces: Spaces, /, width: int = 128, layers: int = 3, backbone: str = "mamba",
-    context: int = 20, ages: int = 1000, states: int = 16,
+    context: int = 20, ages: int = 1000, states: int = 16, code: int = 0,
 ) -> nn.Module:  # fmt: skip
     """A sequence policy's net; `backbone` is "mamba" (multi-grained, `states` per channel) or
-    "attention".
+    "attention". With `code` it is told a code of that length instead of a return.
 
     Raises:
         InputError: when actions are discrete, or there is no such backbone.
@@ -92,7 +110,7 @@ def sequence_net(
     }
     if backbone not in known:
         raise InputError(f"no backbone {backbone!r}; there are {', '.join(known)}")
-    return SequenceNet(spaces, width, layers, known[backbone], ages, context)
+    return SequenceNet(spaces, width, layers, known[backbone], ages, context, code)
 
 
 class SequencePolicy:
@@ -131,11 +149,14 @@ class SequencePolicy:
         written = {"obs": obs, "to_go": memory["left"] / self.scale, "age": memory["steps"]}
         for name, value in written.items():
             memory[name] = memory[name].index_put(here, value)
-        seen = (memory[n] for n in ("to_go", "obs", "action", "age"))
-        action = self.net(*seen)[0][here]
+        past = (memory[n] for n in ("obs", "action", "age"))
+        action = self.net(self._wanted(memory), *past)[0][here]
         memory["action"] = memory["action"].index_put(here, action)
         memory["count"], memory["steps"] = place + 1, memory["steps"] + 1
         return Acted(action, None, memory)
+
+    def _wanted(self, memory: dict[str, Tensor]) -> Tensor:
+        return memory["to_go"]
 
     def remember(self, memory: Any, reward: Tensor, done: Tensor) -> Any:
         """What is left of the target; a new episode begins with all of it."""
@@ -153,3 +174,24 @@ def toward_return(
 ) -> Policy:
     """The policy toward a target return; the net reads returns over `scale`."""
     return SequencePolicy(nets[pi], target, scale)
+
+
+class CodedPolicy(SequencePolicy):
+    """Acts on its last `context` steps as a code [c] says: `policy.given(code=z)`."""
+
+    def __init__(self, net: SequenceNet, code: Float[Tensor, "c"]) -> None:
+        super().__init__(net, 0.0, 1.0)
+        self.code = code
+
+    def given(self, **condition: Any) -> Policy:
+        """The same policy with another `code`."""
+        return CodedPolicy(self.net, condition.get("code", self.code))
+
+    def _wanted(self, memory: dict[str, Tensor]) -> Tensor:
+        return self.code.expand(*memory["to_go"].shape, -1)
+
+
+@part
+def toward_code(nets: Nets, roles: Any, /, code: str = "best", pi: str = "pi") -> Policy:
+    """The policy under the code that a net without inputs holds."""
+    return CodedPolicy(nets[pi], nets[code]())

@@ -23,7 +23,7 @@ from surpass.objectives.views import Side, Sides, Steps
 from surpass.parts import Evaluate, Nets, Part, needs_of
 from surpass.policies.acting import mean
 from surpass.policies.stochastic import score, stochastic
-from surpass.training.streams import Tables, opens
+from surpass.training.streams import Tables, opens, unit_actions
 
 __all__ = ["PairSurrogate", "ScoredSurrogate", "SequenceLog", "lowered_preferences"]
 
@@ -106,7 +106,10 @@ class SequenceLog:
     names: tuple[str, ...] = ("log",)
     spent = 0
 
-    def __init__(self, log: Pairs | Sequences, size: int, device: Any = "cpu") -> None:
+    def __init__(
+        self, log: Pairs | Sequences, size: int, device: Any = "cpu", unit: Spaces | None = None
+    ) -> None:
+        """`unit`: the spaces whose bounds actions are mapped from, to [-1, 1]; None leaves them."""
         tables: Tables = {}
         sides = {"": log} if isinstance(log, Sequences) else {
             "chosen.": log.chosen, "rejected.": log.rejected}  # fmt: skip
@@ -116,6 +119,8 @@ class SequenceLog:
             for name in _COLUMNS:
                 value = getattr(seq, name)
                 if value is not None:
+                    if name == "action" and unit is not None:
+                        value = unit_actions(value, unit)
                     tables[f"{start}{name}"] = value.to(device).contiguous()
         if isinstance(log, Pairs) and log.weight is not None:
             tables["pair_weight"] = log.weight.to(device)
@@ -144,12 +149,15 @@ class SequenceLog:
 def _open(
     source: Source, roles: Mapping[str, Any], spaces: Spaces, needs: tuple[str, ...], device: Any
 ) -> SequenceLog:
-    log = roles.get("log")
+    role = source.options.get("role", "log")
+    log = roles.get(role)
     if not isinstance(log, Pairs | Sequences):
         raise InputError(
-            "this recipe learns from pairs or scored sequences of a log; give data=..."
+            "this recipe learns from pairs or scored sequences of a log; give "
+            f"{'data' if role == 'log' else role}=..."
         )
-    return SequenceLog(log, source.size, device)
+    unit = spaces if source.options.get("unit") else None
+    return SequenceLog(log, source.size, device, unit)
 
 
 for _kind in ("pairs", "scored"):

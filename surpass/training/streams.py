@@ -363,15 +363,12 @@ def _recorded(log: Transitions, name: str) -> Tensor:
     return column.float() if column.is_floating_point() else column
 
 
-class MixedStream:
-    """Each batch from several streams, in fixed shares; rows are marked by `source`."""
+class _Several:
+    """Several streams as one."""
 
     def __init__(self, source: Source, streams: Mapping[str, Stream]) -> None:
         self.source, self.streams = source, dict(streams)
         self.names = tuple(streams)
-        sizes = [round(source.size * share) for share, _ in source.parts.values()]
-        sizes[-1] += source.size - sum(sizes)
-        self.shares = [s / source.size for s in sizes]
 
     @property
     def tables(self) -> Tables:
@@ -381,21 +378,9 @@ class MixedStream:
     def spent(self) -> int:
         return sum(s.spent for s in self.streams.values())
 
-    def sample(self, tables: Tables, size: int | None = None) -> Rows:
-        """Rows of every stream, one after the other."""
-        size = self.source.size if size is None else size
-        drawn, left = [], size
-        for i, (name, stream) in enumerate(self.streams.items()):
-            count = left if i == len(self.shares) - 1 else round(size * self.shares[i])
-            left -= count
-            own = {k.removeprefix(f"{name}."): v for k, v in tables.items()
-                   if k.startswith(f"{name}.")}  # fmt: skip
-            rows = stream.sample(own, count)
-            mark = torch.full_like(rows.index, i)
-            drawn.append(rows.filled(source=mark))
-        common = [k for k in drawn[0] if all(k in rows for rows in drawn)]
-        joined = {k: torch.cat([rows.columns[k] for rows in drawn]) for k in common}
-        return Rows(joined, self.names)
+    def _own(self, tables: Tables, name: str) -> Tables:
+        start = f"{name}."
+        return {k.removeprefix(start): v for k, v in tables.items() if k.startswith(start)}
 
     def before(self, updates: int) -> None:
         for stream in self.streams.values():
@@ -427,6 +412,48 @@ class MixedStream:
         return found
 
 
+class MixedStream(_Several):
+    """Each batch from several streams, in fixed shares; rows are marked by `source`."""
+
+    def __init__(self, source: Source, streams: Mapping[str, Stream]) -> None:
+        super().__init__(source, streams)
+        sizes = [round(source.size * share) for share, _ in source.parts.values()]
+        sizes[-1] += source.size - sum(sizes)
+        self.shares = [s / source.size for s in sizes]
+
+    def sample(self, tables: Tables, size: int | None = None) -> Rows:
+        """Rows of every stream, one after the other."""
+        size = self.source.size if size is None else size
+        drawn, left = [], size
+        for i, (name, stream) in enumerate(self.streams.items()):
+            count = left if i == len(self.shares) - 1 else round(size * self.shares[i])
+            left -= count
+            rows = stream.sample(self._own(tables, name), count)
+            mark = torch.full_like(rows.index, i)
+            drawn.append(rows.filled(source=mark))
+        common = [k for k in drawn[0] if all(k in rows for rows in drawn)]
+        joined = {k: torch.cat([rows.columns[k] for rows in drawn]) for k in common}
+        return Rows(joined, self.names)
+
+
+class BesideStream(_Several):
+    """A batch of every stream, side by side: the columns of the first by their names, those of the
+    others behind theirs."""
+
+    def __init__(self, source: Source, streams: Mapping[str, Stream]) -> None:
+        super().__init__(source, streams)
+        self.first = self.names[0]
+
+    def sample(self, tables: Tables, size: int | None = None) -> Rows:
+        """As many rows of each as its source says; `size` is of the first."""
+        rows = self.streams[self.first].sample(self._own(tables, self.first), size)
+        more = {}
+        for name in self.names[1:]:
+            drawn = self.streams[name].sample(self._own(tables, name))
+            more |= {f"{name}.{column}": drawn.columns[column] for column in drawn}
+        return rows.filled(**more)
+
+
 # ----------------------------------------------------------------------------------------------
 # opening
 
@@ -455,6 +482,7 @@ def _open_log(
 
 
 @opens("mix")
+@opens("beside")
 def _open_mix(
     source: Source, roles: Mapping[str, Any], spaces: Spaces, needs: tuple[str, ...], device: Any
 ) -> Stream:
@@ -462,7 +490,7 @@ def _open_mix(
         name: open_stream(inner, roles, spaces, needs, device)
         for name, (_, inner) in source.parts.items()
     }
-    return MixedStream(source, parts)
+    return MixedStream(source, parts) if source.kind == "mix" else BesideStream(source, parts)
 
 
 def open_stream(

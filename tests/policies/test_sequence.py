@@ -9,7 +9,7 @@ from surpass.objectives.rows import Rows
 from surpass.objectives.sequence import self_evolved
 from surpass.parts import run
 from surpass.policies.mamba import SelectiveMixer, selective_scan
-from surpass.policies.sequence import SequencePolicy, sequence_net
+from surpass.policies.sequence import CodedPolicy, SequencePolicy, sequence_net
 
 SPACES = Spaces(3, 2, 0, (-1.0, -1.0), (1.0, 1.0))
 
@@ -134,3 +134,21 @@ def test_half_belief_in_a_teacher_moves_the_target_half_way():
 def test_an_unknown_backbone_is_named():
     with pytest.raises(InputError, match="no backbone 'lstm'"):
         sequence_net(backbone="lstm")(SPACES)
+
+
+def test_a_code_is_told_at_every_step_of_the_window():
+    torch.manual_seed(0)
+    net = sequence_net(16, 1, "attention", context=4, code=2)(SPACES)
+    policy, memory = CodedPolicy(net, torch.tensor([0.3, -1.0])), None
+    seen, played = torch.randn(6, 1, 3), []
+    with torch.no_grad():
+        for t in range(6):
+            acted = policy.act(seen[t], memory)
+            played.append(acted.action)
+            memory = policy.remember(acted.memory, torch.tensor([1.0]), torch.tensor([False]))
+        code = torch.tensor([0.3, -1.0]).expand(1, 4, 2)
+        whole = net(code, seen[2:, 0][None], torch.stack(played, 1)[:, 2:],
+                    torch.arange(2, 6)[None])[0]  # fmt: skip
+        other = policy.given(code=torch.tensor([1.0, 1.0])).act(seen[0]).action
+    torch.testing.assert_close(whole[:, -1], played[-1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(other, played[0])

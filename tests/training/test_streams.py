@@ -6,7 +6,7 @@ from training_logs import random_log
 
 from surpass.data.records import About, Transitions
 from surpass.errors import InputError
-from surpass.forms import Spaces, log, mix
+from surpass.forms import Spaces, beside, log, mix
 from surpass.objectives.rows import discounted, span_of
 from surpass.training.streams import LogStream, next_action, open_stream, return_to_go, spaces_of
 
@@ -93,6 +93,19 @@ def test_a_mix_keeps_its_shares_and_marks_its_rows():
     assert torch.bincount(rows.source).tolist() == [20, 10]
     torch.testing.assert_close(rows.obs[:20], a.obs[rows.index[:20]])
     torch.testing.assert_close(rows.obs[20:], b.obs[rows.index[20:]])
+
+
+def test_sources_stand_beside_each_other_each_of_its_own_size():
+    rows = random_log()
+    form = beside(log(8), other=log(3, "segments", n=2))
+    stream = open_stream(form, {"log": rows}, spaces_of(rows), ())
+    drawn = stream.sample(stream.tables)
+    assert drawn.obs.shape[0] == 8 and drawn.columns["other.obs"].shape[:2] == (3, 2)
+    place = {tuple(o.tolist()): i for i, o in enumerate(rows.obs)}
+    for obs, action in zip(drawn.obs, drawn.action, strict=True):
+        torch.testing.assert_close(action, rows.action[place[tuple(obs.tolist())]])
+    for obs, reward in zip(drawn.columns["other.obs"], drawn.columns["other.reward"], strict=True):
+        torch.testing.assert_close(reward[0], rows.reward[place[tuple(obs[0].tolist())]])
 
 
 def test_bounds_come_from_the_log_or_from_what_it_shows():

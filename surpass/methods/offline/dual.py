@@ -25,7 +25,7 @@ Hidden = tuple[int, ...]
 @system("odice")
 def odice(
     lam: float = 0.6, eta: float = 1.0, cap: float = 100.0, gradient: str = "orthogonal",
-    gamma: float = 0.99, lr: float = 2e-4, norm: bool = True, batch: int = 256,
+    gamma: float = 0.99, lr: float = 2e-4, tau: float = 0.005, norm: bool = True, batch: int = 256,
     hidden: Hidden = (256, 256),
 ) -> Learner:  # fmt: skip
     """min (1 - lam) E[V(s)] + lam E[f*(r + gamma V(s') - V(s))], whose gradient through V(s') keeps
@@ -39,7 +39,7 @@ def odice(
         raise InputError(f"odice has no gradient {gradient!r}; it has {', '.join(rules)}")
     return Learner(
         nets={
-            "v": value(2, hidden, norm), "pi": gaussian(hidden), "v_target": ema("v", 0.005),
+            "v": value(2, hidden, norm), "pi": gaussian(hidden), "v_target": ema("v", tau),
         },
         update=(
             train("v", chi2_dice(lam, gamma), adam(lr), gradient=rules[gradient]),
