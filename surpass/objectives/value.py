@@ -94,6 +94,7 @@ def near(nets: Nets, rows: Rows, /, target: Any, pi: str = "pi") -> Float[Tensor
 def entropic(
     nets: Nets, rows: Rows, /, over: str = "min", q: str = "q", pi: str = "pi",
     alpha: str = "alpha", target: float | None = None, fixed: float | None = None,
+    near: float = 0.0,
 ) -> dict[str, Float[Tensor, "B"]]:  # fmt: skip
     """SAC's actor and its temperature in one pass: terms "actor" and "temperature".
 
@@ -101,13 +102,16 @@ def entropic(
         temperature = -log alpha (log pi(a|s) + target),   target = -dim(a) where not given
 
     The step trains both nets, `train(("pi", "alpha"), entropic())`; neither term's gradient reaches
-    the other's net. A `fixed` temperature drops the second term.
+    the other's net. A `fixed` temperature drops the second term; `near` adds near |a - a_log|^2 to
+    the actor's, summed over dimensions.
 
     Soft Actor-Critic Algorithms and Applications (2018).
     """
     action, logp = nets[pi].sample(rows.obs)
     values = nets[q](rows.obs, action)
     value = values.amin(0) if over == "min" else values.mean(0)
+    if near:
+        value = value - near * (action - rows.action).square().sum(-1)
     if fixed is not None:
         return {"actor": fixed * logp - value}
     goal = -float(rows.action.shape[-1]) if target is None else target

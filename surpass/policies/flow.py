@@ -1,33 +1,24 @@
 """Flow policies: actions by following a velocity from noise, F Euler steps.
 
-The density of what a flow samples is known exactly (the steps are maps); a gated flow that adds
-noise at each step knows the density of its path instead, which is what SAC trains.
+The density of what a flow samples is known exactly (the steps are maps). Flows that are trained
+through all their steps are in `recurrent_flow`.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import silu, softplus
 
 from surpass.forms import Acted, Policy, Spaces
-from surpass.objectives.denoising import (
-    Predict,
-    euler,
-    euler_inverse,
-    guided,
-    noisy_euler,
-    velocity_loss,
-)
+from surpass.objectives.denoising import euler, euler_inverse, guided, velocity_loss
 from surpass.parts import Nets, part
-from surpass.policies.denoisers import Denoiser, time_features
+from surpass.policies.denoisers import Denoiser
 from surpass.policies.diffusion import continuous_only
 
-__all__ = ["Flow", "GatedFlow", "GuidedFlow", "flow", "gated_flow", "guided_by_label"]
+__all__ = ["Flow", "GuidedFlow", "flow", "guided_by_label"]
 
 
 class Flow(nn.Module):
@@ -112,80 +103,3 @@ def guided_by_label(
     """Classifier-free guidance: weight 0 is the behavior, 1 the policy that was cloned under the
     label, and what lies beyond improves on it."""
     return GuidedFlow(nets[pi], weight, label)
-
-
-# ----------------------------------------------------------------------------------------------
-# a flow that SAC can train
-
-
-class GatedFlow(nn.Module):
-    """v = z (h - x), z = sigmoid(gate(s, x, t)) with z near 1 at first: the Euler rollout is then a
-    gated recurrence, whose gradients neither vanish nor explode. With `gated` false v = h.
-
-    SAC Flow: Sample-Efficient Reinforcement Learning of Flow-Based Policies via
-    Velocity-Reparameterized Sequential Modeling (2025).
-    """
-
-    def __init__(
-        self, obs_dim: int, act_dim: int, hidden: int, steps: int, gated: bool,
-        log_std: tuple[float, float], time: int = 8,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.size, self.steps, self.gated, self.log_std, self.time = (
-            act_dim, steps, gated, log_std, time,
-        )  # fmt: skip
-        reads = obs_dim + act_dim + time
-        self.into = nn.ModuleList(nn.Linear(reads, hidden) for _ in range(1 + gated))
-        self.out = nn.ModuleList(nn.Linear(hidden, act_dim) for _ in range(1 + gated))
-        self.spread = nn.Sequential(
-            nn.Linear(obs_dim, hidden), nn.SiLU(), nn.Linear(hidden, act_dim)
-        )
-        if gated:
-            gate = self.out[1]
-            assert isinstance(gate, nn.Linear)
-            nn.init.zeros_(gate.weight)
-            nn.init.constant_(gate.bias, 5.0)
-
-    def velocity(self, obs: Float[Tensor, "B d"]) -> Predict:
-        """The velocity at x and time."""
-
-        def predict(x: Tensor, time: Tensor) -> Tensor:
-            seen = torch.cat(
-                [obs.expand(*x.shape[:-1], obs.shape[-1]), x, time_features(time, self.time)], -1
-            )
-            given = [out(silu(into(seen))) for into, out in zip(self.into, self.out, strict=True)]
-            return torch.sigmoid(given[1]) * (given[0] - x) if self.gated else given[0]
-
-        return predict
-
-    def deviation(self, obs: Float[Tensor, "B d"]) -> Float[Tensor, "B k"]:
-        """sigma(s), the noise of every step."""
-        low, high = self.log_std
-        return (low + 0.5 * (high - low) * (torch.tanh(self.spread(obs)) + 1.0)).exp()
-
-    def sample(self, obs: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:
-        """Actions tanh(x_F) and the log-density of the path that led there, reparameterized."""
-        lead = () if samples is None else (samples,)
-        start = torch.randn(*lead, obs.shape[0], self.size, device=obs.device)
-        x, logp = noisy_euler(self.velocity(obs), start, self.steps, self.deviation(obs))
-        squash = 2.0 * (math.log(2.0) - x - softplus(-2.0 * x))
-        return torch.tanh(x), logp - squash.sum(-1)
-
-    def forward(self, obs: Float[Tensor, "B d"]) -> Float[Tensor, "B k"]:
-        """Where a path without noise, from the middle of its starts, ends."""
-        start = torch.zeros(obs.shape[0], self.size, device=obs.device)
-        return torch.tanh(euler(self.velocity(obs), start, self.steps))
-
-
-@part
-def gated_flow(
-    spaces: Spaces, /, steps: int = 4, hidden: int = 256, gated: bool = True,
-    log_std: tuple[float, float] = (-5.0, 2.0),
-) -> nn.Module:  # fmt: skip
-    """A flow policy with noise at each step and the density of its path.
-
-    Raises:
-        InputError: when actions are discrete.
-    """
-    continuous_only(spaces, "a flow policy")
-    return GatedFlow(spaces.obs_dim, spaces.action_dim, hidden, steps, gated, log_std)

@@ -146,6 +146,9 @@ def test_the_two_terms_of_sac():
     fixed = entropic(fixed=2.0)(table, ROWS)
     assert set(fixed) == {"actor"}
     torch.testing.assert_close(fixed["actor"], torch.tensor([-2.0 - 1.0, -6.0 + 2.0]))
+    pulled = entropic(fixed=2.0, near=0.5)(table, ROWS)["actor"] - fixed["actor"]
+    apart = table.pi.sample(ROWS.obs)[0] - ROWS.action
+    torch.testing.assert_close(pulled, 0.5 * apart.square().sum(-1))
 
 
 def test_weights_from_advantages():

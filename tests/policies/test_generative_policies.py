@@ -9,7 +9,8 @@ from surpass.errors import InputError
 from surpass.forms import Spaces
 from surpass.policies.acting import best_of
 from surpass.policies.diffusion import diffusion
-from surpass.policies.flow import Flow, GuidedFlow, flow, gated_flow
+from surpass.policies.flow import Flow, GuidedFlow, flow
+from surpass.policies.recurrent_flow import recurrent_flow
 from surpass.policies.residual import correction
 from surpass.policies.selecting import (
     expectile_weight,
@@ -69,33 +70,6 @@ def test_labels_change_what_a_net_is_asked():
     assert not torch.allclose(by_number[0], by_number[1])
 
 
-def test_a_gated_flow_starts_with_open_gates():
-    torch.manual_seed(0)
-    pi, obs = gated_flow(4, 16)(SPACES), torch.randn(8, 3)
-    x, time = torch.randn(8, 2), torch.full((8,), 0.25)
-    bare = gated_flow(4, 16, gated=False)(SPACES)
-    bare.load_state_dict({k: v for k, v in pi.state_dict().items() if ".1." not in k})
-    z = 1 / (1 + math.exp(-5.0))
-    torch.testing.assert_close(pi.velocity(obs)(x, time), z * (bare.velocity(obs)(x, time) - x))
-
-
-def test_the_density_of_a_gated_flow_is_that_of_its_path():
-    """Its Gaussians, less the logarithm of the tanh's slope."""
-    torch.manual_seed(0)
-    pi, obs = gated_flow(1, 16, log_std=(-1.0, -1.0))(SPACES), torch.randn(5, 3)
-    torch.manual_seed(3)
-    action, logp = pi.sample(obs)
-    torch.manual_seed(3)
-    start, eps = torch.randn(5, 2), torch.randn(5, 2)
-    mean = start + pi.velocity(obs)(start, torch.zeros(5))
-    end = mean + math.exp(-1.0) * eps
-    normal = torch.distributions.Normal
-    path = normal(0.0, 1.0).log_prob(start) + normal(0.0, math.exp(-1.0)).log_prob(end - mean)
-    expected = (path - torch.log(1 - torch.tanh(end).square())).sum(-1)
-    torch.testing.assert_close(action, torch.tanh(end))
-    torch.testing.assert_close(logp, expected, rtol=1e-4, atol=1e-4)
-
-
 def test_a_correction_is_nothing_at_first_and_keeps_its_spread():
     torch.manual_seed(0)
     pi = correction((16,), log_std=-1.0)(SPACES)
@@ -109,7 +83,7 @@ def test_a_correction_is_nothing_at_first_and_keeps_its_spread():
 
 
 def test_generative_policies_refuse_discrete_actions():
-    for make in (diffusion(), flow(), gated_flow()):
+    for make in (diffusion(), flow(), recurrent_flow()):
         with pytest.raises(InputError, match="discrete"):
             make(Spaces(3, n_actions=2))
     with pytest.raises(InputError, match="no noise schedule"):

@@ -2,31 +2,12 @@
 
 import pytest
 import torch
+from one_number import AIM
 from torch import nn
 
 from surpass.errors import InputError
-from surpass.forms import Spaces
 from surpass.registry import recipe
-from surpass.tasks.catalog import ControlTask
-from surpass.tasks.protocol import Step
 from surpass.training.run import load_trained, train
-
-
-class Aim:
-    """One decision: reward -(a - 0.6)^2."""
-
-    spaces = Spaces(1, 1, 0, (-1.0,), (1.0,), horizon=1)
-    noise_dim = 0
-
-    def reset(self, n, generator=None):
-        return {"x": torch.zeros(n, 1)}, torch.zeros(n, 1)
-
-    def step(self, state, action, noise=None):
-        ended = torch.ones(len(action), dtype=torch.bool)
-        return Step(state, state["x"], -(action[:, 0] - 0.6).square(), ended, ~ended)
-
-
-AIM = ControlTask("aim", "one number to find", Aim())
 
 
 class Half(nn.Module):
@@ -77,9 +58,3 @@ def test_a_missing_base_is_named():
         train(recipe("resip")(), task=AIM, steps=10)
     with pytest.raises(InputError, match="'base'"):
         train(recipe("dsrl")(), task=AIM, steps=10)
-
-
-def test_sac_flow_finds_the_best_action():
-    form = recipe("sac-flow")(steps=2, warm=64, batch=64, width=16, **QUICK)
-    trained = train(form, task=AIM, steps=500, seed=0, compile=False)
-    assert trained.predict([[0.0]])[0, 0] == pytest.approx(0.6, abs=0.15)

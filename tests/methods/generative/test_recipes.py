@@ -19,7 +19,7 @@ SMALL = {
 SMALL["decision-mamba"] = {
     "width": 8, "layers": 1, "context": 4, "ages": 30, "epoch": 2, "batch": 8, "lr": 1e-3,
 }  # fmt: skip
-OTHERS = ("sac-flow", "dsrl", "dsrl:sac", "resip")
+OTHERS = ("sac-flow", "sac-flow:pretrained", "dsrl", "dsrl:sac", "resip")
 
 
 def engine_of(form, rows, **more):
