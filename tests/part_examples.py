@@ -21,6 +21,7 @@ from surpass.critics.transition_rewards import transition_reward
 from surpass.forms import Outlook, Spaces
 from surpass.objectives.advantage import gae
 from surpass.objectives.bellman import sarsa
+from surpass.objectives.prompt_choice import Outcomes
 from surpass.objectives.reduce import decided
 from surpass.objectives.rows import Rows
 from surpass.objectives.scores import importance
@@ -194,6 +195,7 @@ def _steps() -> Tensors:
     found |= {n: torch.randn(B, T) for n in ("advantage", "loss", "lean", "log_partition")}
     found |= {"entropy": torch.rand(B, T), "collision": -torch.rand(B, T)}
     found |= {n: -torch.rand(B, T) - 1.0 for n in ("mean_logp", "anchor_mean_logp")}
+    found |= {"accuracy": torch.rand(B, T), "age": 1.0 * torch.randint(0, 3, (B, T))}
     found["log_ratio"] = torch.where(MASK > 0, found["logp"] - found["anchor_logp"], 0.0)
     return found
 
@@ -201,7 +203,7 @@ def _steps() -> Tensors:
 def _as_steps(t: Tensors, rows: slice = slice(None)) -> Steps:
     turn = torch.where(MASK > 0, torch.arange(T) // 2, -1)
     columns = ("collision", "lean", "log_partition", "entropy", "ref_logp", "mean_logp",
-               "anchor_mean_logp")  # fmt: skip
+               "anchor_mean_logp", "accuracy", "age")  # fmt: skip
     extras = {n: t[n][rows] for n in columns}
     named = {n: t[n][rows] for n in (*LOGPS, "log_ratio", "advantage", "loss", "entropy")}
     return Steps(
@@ -313,6 +315,10 @@ SEEN: dict[tuple[str, ...], Maker] = {
     ),
     ("Descent",): (
         lambda: {"up": torch.randn(4), "down": torch.randn(4)}, lambda t: (_Slopes(t),), (),
+    ),
+    ("Outcomes",): (
+        lambda: {"asked": torch.tensor([0.0, 4.0, 4.0, 0.0]), "good": torch.tensor([0.0, 1, 4, 0])},
+        lambda t: (Outcomes(**t, wanted=2),), (),
     ),
     ("Tensors",): (
         lambda: {"net.weight0": 90 * torch.randn(2, 3, 4), "net.bias0": torch.randn(2, 1, 4)},

@@ -15,7 +15,9 @@ from surpass.objectives.reduce import decided, masked_mean
 from surpass.objectives.views import Steps
 from surpass.parts import part
 
-__all__ = ["clip_cov", "kl_cov", "ring", "squared_ratio", "token_covariance", "two_side"]
+__all__ = [
+    "clip_cov", "kl_cov", "largest", "ring", "squared_ratio", "token_covariance", "two_side",
+]  # fmt: skip
 
 
 @part
@@ -64,7 +66,7 @@ def token_covariance(s: Steps) -> Float[Tensor, "B T"]:
     return (s.advantage.detach() - masked_mean(kept(s.advantage.detach(), own), own)) * apart * own
 
 
-def _largest(value: Tensor, allowed: Tensor, count: Tensor) -> Tensor:
+def largest(value: Tensor, allowed: Tensor, count: Tensor) -> Tensor:
     """1 at the `count` largest allowed entries (fewer, where fewer are allowed)."""
     held = torch.where(allowed, value, torch.full_like(value, -torch.inf)).flatten()
     place = torch.arange(held.numel(), device=held.device)
@@ -95,10 +97,10 @@ def clip_cov(
     loss = -torch.where(a < 0, torch.maximum(ratio * a, cap * a), ratio * a)
     c = token_covariance(s)
     if quantile > 0:
-        candidates = _largest(c, own > 0, _count(own, 1 - quantile)) > 0
+        candidates = largest(c, own > 0, _count(own, 1 - quantile)) > 0
     else:
         candidates = (c > low) & (c < high) & (own > 0)
-    chosen = _largest(torch.rand_like(c), candidates, _count(own, share))
+    chosen = largest(torch.rand_like(c), candidates, _count(own, share))
     return torch.where(chosen > 0, loss.detach(), loss)
 
 
@@ -110,5 +112,5 @@ def kl_cov(s: Steps, /, share: float = 2e-3, beta: float = 1.0) -> Float[Tensor,
     `token_covariance`.
     """
     own = decided(s.mask)
-    chosen = _largest(token_covariance(s), own > 0, _count(own, share))
+    chosen = largest(token_covariance(s), own > 0, _count(own, share))
     return -s.log_ratio.exp() * s.advantage + beta * chosen * s.log_ratio.abs()

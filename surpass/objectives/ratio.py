@@ -14,7 +14,10 @@ from surpass.objectives.reduce import decided
 from surpass.objectives.views import Steps
 from surpass.parts import Part, part
 
-__all__ = ["averaged", "clamped", "per_decision", "per_sequence", "per_turn", "perceived", "summed"]
+__all__ = [
+    "averaged", "clamped", "per_decision", "per_sequence", "per_turn", "perceived", "summed",
+    "to_behavior",
+]  # fmt: skip
 
 
 def kept(value: Tensor, mask: Tensor) -> Tensor:
@@ -95,3 +98,10 @@ def perceived(s: Steps, /, low: float = -1.0, high: float = 1.5) -> Float[Tensor
     "Humanline: Online Alignment as Perceptual Loss" (2025).
     """
     return kept(_to_reference(s).clamp(low, high), s.mask).sum(-1)
+
+
+@part
+def to_behavior(s: Steps, /) -> Float[Tensor, "B T"]:
+    """log pi - log mu, the ratio to whatever policy wrote the decision, however old."""
+    assert s.behavior_logp is not None
+    return kept(s.logp - s.behavior_logp, s.mask)

@@ -22,6 +22,7 @@ from surpass.policies.sharding import agreed, rank, world
 from surpass.training.language_replay import Replay
 from surpass.training.language_streams import Batch, RowStream
 from surpass.training.pieces import joined
+from surpass.training.prompt_pool import PromptPool
 
 __all__ = ["Fresh", "Judge", "LogPrompts", "RolloutStream", "TaskPrompts", "best_and_worst"]
 
@@ -161,6 +162,7 @@ class RolloutStream:
         source: `rollouts(envs, horizon, group)`: sequences per batch, most new tokens, answers per
             prompt; `refill` is how many batches may be drawn to fill one with groups that `select`
             keeps; `replay` the share of groups of the last `oldest` batches (`language_replay`);
+            `choose` a chooser of prompts (`objectives.prompt_choice`) from a `pool` of so many;
             `turns` how many times the model speaks, with what `reply` answers between.
         pairs: give the best and the worst of each group as pairs.
         select: the form's selection, for `refill`.
@@ -176,9 +178,11 @@ class RolloutStream:
         pairs: bool = False, select: Any = None, expert: Any = None, stop: tuple[str, ...] = (),
         reply: Any = None,
     ) -> None:  # fmt: skip
+        options = source.options
+        if options.get("choose") is not None:
+            prompts = PromptPool(prompts, options["choose"], int(options.get("pool", 2000)), seed)
         self.policy, self.prompts, self.source, self.reply = policy, prompts, source, reply
         self.pairs, self.select, self.expert = pairs, select, expert
-        options = source.options
         self.group = int(options.get("group", 1))
         self.count = source.size // self.group
         if self.count * self.group != source.size or self.count < 1:

@@ -200,6 +200,8 @@ def best_worth(form: Any, bandit: PreferenceBandit, data: Any, seen: Tensor) -> 
     baseline="dpo on all pairs, the same beta and optimizer",
     metric="exact expected reward (PREF-BANDIT, 300 contexts, 20 actions, 3,000 pairs, beta 0.3)",
     bar=at_least(0.15), seeds=20, minutes=1.0,
+    note="The gain over DPO is settled; that it keeps 90 % of the near-policy oracle's reward is "
+    "not, on twenty seeds.",
 )  # fmt: skip
 def wpo_evidence(seed: int, zoo: Any) -> Result:
     """Also: against the oracle that keeps near-policy pairs only."""
