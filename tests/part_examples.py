@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import surpass
+from surpass.critics.domains import domains
 from surpass.critics.dynamics import dynamics
 from surpass.critics.ensembles import critic, dual, value
 from surpass.critics.state_values import state_values
@@ -35,6 +36,7 @@ from surpass.policies.borrowed import Borrowed
 from surpass.policies.exploring import inverse_gap
 from surpass.policies.flow import flow
 from surpass.policies.gaussian import gaussian
+from surpass.policies.many_agents import agent_gaussian
 from surpass.policies.stochastic import stochastic
 from surpass.training.rollouts import SequenceRows
 
@@ -120,7 +122,8 @@ NETS: dict[str, Any] = {
     "policy": stochastic((8,)), "value": state_values((8,)), "median": state_values((8,)),
     "reward": critic(2, (8,)), "anchor": gaussian((8,)), "reference": stochastic((8,)),
     "base": flow((8,)), "latent": critic(1, (8,)), "model": dynamics(3, (8,)),
-    "transitions": transition_reward((8,)),
+    "transitions": transition_reward((8,)), "behavior": agent_gaussian(1, (8,)),
+    "domains": domains((8,)),
 }  # fmt: skip
 
 

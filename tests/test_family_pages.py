@@ -69,6 +69,19 @@ def test_the_examples_of_the_evaluation_page_run(families, capsys):
     assert 0 < float(names["predictor"](names["met"].seen).mean()) < 1
 
 
+def test_the_example_of_the_settings_page_runs(families, capsys):
+    (block,) = re.findall(
+        r"```python\n(.*?)```", families.written()["settings"]["start"], re.DOTALL
+    )
+    names: dict = {}
+    exec(compile(block, "families.toml", "exec"), names)
+    assert names["hybrid"].spaces.high == (2.0,)
+    told, obs = names["told"].policy, names["log"].obs[:50]
+    away = told.given(obs=names["log"].obs, reward=(names["log"].obs[:, :2] - 1.0).norm(dim=-1))
+    assert (names["corner"].predict(obs) != away.predict(obs)).any()
+    assert capsys.readouterr().out
+
+
 def test_commands_on_the_pages_name_systems_that_are_built(families):
     known = systems()
     for text in families.written().values():

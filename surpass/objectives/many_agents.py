@@ -5,16 +5,19 @@ Counterfactual Conservative Q Learning for Offline Multi-agent Reinforcement Lea
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surpass.objectives.denoising import normal_logp
 from surpass.objectives.rows import Rows
 from surpass.parts import Nets, part
 
 __all__ = [
-    "counterfactual_penalty", "greedy_double", "joint_divergence", "joint_penalty",
-    "per_agent_divergence",
+    "counterfactual_penalty", "counterfactual_samples", "greedy_double", "joint_divergence",
+    "joint_penalty", "per_agent_divergence",
 ]  # fmt: skip
 
 
@@ -54,6 +57,46 @@ def joint_penalty(
     drawn = torch.randint(count, (samples, *rows.action.shape), device=rows.obs.device)
     values = torch.logsumexp(net(rows.obs, drawn)[0], 0)
     return values - net(rows.obs, rows.action)[0]
+
+
+@part
+def counterfactual_samples(
+    nets: Nets, rows: Rows, /, agents: int = 1, samples: int = 10, noise: float = 0.2,
+    temperature: float = 5.0, q: str = "q", pi: str = "pi", behavior: str = "behavior",
+) -> Float[Tensor, "B"]:  # fmt: skip
+    """The counterfactual penalty where actions are continuous, blocks [B, n k] of one row: the sum
+    over critics of
+
+        sum_i lambda_i (log sum_m exp(Q(s, a_i^m, a_-i) - log p(a_i^m)) - Q(s, a))
+
+    over `samples` moves each of agent i from the uniform distribution, and from its policy at s and
+    at s' with N(0, noise^2) (p is what they came from); lambda_i = softmax_i(-temperature log
+    beta_i(pi_i)) without gradient, since that log-density is minus the divergence of the noisy
+    policy from beta, up to a constant.
+    """
+    size = rows.action.shape[-1] // agents
+    with torch.no_grad():
+        here, there = nets[pi](rows.obs), nets[pi](rows.next_obs)
+        jitter = noise * torch.randn(2, samples, *here.shape, device=here.device)
+        uniform = torch.rand(samples, *here.shape, device=here.device) * 2.0 - 1.0
+        near = (torch.stack([here, there])[:, None] + jitter).clamp(-1.0, 1.0)
+        moves = torch.cat([uniform, *near])  # [3 m, B, n k]
+        drawn = normal_logp(_blocks(jitter.flatten(0, 1), size), torch.zeros(()), noise)
+        flat = torch.full_like(drawn[:samples], size * math.log(0.5))
+        logp = torch.cat([flat, drawn]).movedim(-1, 0)  # [n, 3 m, B]
+        strays = -temperature * nets[behavior].logps(rows.obs, here)
+        weight = torch.softmax(strays, -1).T  # [n, B]
+    own = torch.eye(agents, device=here.device, dtype=torch.bool).repeat_interleave(size, -1)
+    joint = torch.where(own[:, None, None], moves, rows.action)  # [n, 3 m, B, n k]
+    values = nets[q](rows.obs, joint.flatten(0, 1))
+    values = values.reshape(-1, *joint.shape[:3])  # [critics, n, 3 m, B]
+    pushed = torch.logsumexp(values - logp, 2)
+    logged = nets[q](rows.obs, rows.action)[:, None]
+    return (weight * (pushed - logged)).sum((0, 1))
+
+
+def _blocks(x: Float[Tensor, "... nk"], size: int) -> Float[Tensor, "... n k"]:
+    return x.reshape(*x.shape[:-1], -1, size)
 
 
 # ----------------------------------------------------------------------------------------------

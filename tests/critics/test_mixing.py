@@ -10,12 +10,14 @@ from surpass.errors import InputError
 from surpass.forms import Spaces
 from surpass.objectives.many_agents import (
     counterfactual_penalty,
+    counterfactual_samples,
     greedy_double,
     joint_divergence,
     joint_penalty,
     per_agent_divergence,
 )
 from surpass.objectives.rows import Rows
+from surpass.policies.many_agents import agent_actor, agent_gaussian
 
 SPACES = Spaces(6, n_actions=4, extras={"agents": 3})
 
@@ -97,6 +99,72 @@ def test_joint_divergence_grows_with_the_agents_and_the_counterfactual_one_does_
         single.append(float(per_agent_divergence(pi, beta, even)))
     assert all(a > b for a, b in zip(joint, single, strict=True))
     assert joint[-1] / single[-1] >= 10 and max(single) < 1.5 * min(single)
+
+
+class Known:
+    """A critic whose value is linear in the joint action, actors and who logged."""
+
+    slope = torch.tensor([1.0, -2.0, 0.5, 3.0])
+
+    def __getitem__(self, name):
+        return {"q": self.q, "pi": self.pi, "behavior": self}[name]
+
+    def q(self, obs, action):
+        value = action @ self.slope + obs.sum(-1)
+        return torch.stack([value, 2.0 * value])
+
+    def pi(self, obs):
+        return torch.tanh(obs)
+
+    def logps(self, obs, action):
+        return -action.reshape(-1, 2, 2).square().sum(-1)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_the_penalty_on_continuous_moves_by_brute_force(temperature):
+    torch.manual_seed(0)
+    nets, m, noise = Known(), 4, 0.3
+    rows = Rows({"obs": 0.2 * torch.randn(5, 4), "next_obs": 0.2 * torch.randn(5, 4),
+                 "action": torch.rand(5, 4) - 0.5})  # fmt: skip
+    torch.manual_seed(1)
+    found = counterfactual_samples(2, m, noise, temperature)(nets, rows)  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    jitter, uniform = noise * torch.randn(2, m, 5, 4), torch.rand(m, 5, 4) * 2.0 - 1.0
+    normal = torch.distributions.Normal(0.0, noise)
+    for b in range(5):
+        apart = (nets.pi(rows.obs)[b].reshape(2, 2).square().sum(-1) * temperature).softmax(-1)
+        total = 0.0
+        for i, factor in itertools.product(range(2), (1.0, 2.0)):
+            own = slice(2 * i, 2 * i + 2)
+            terms = []
+            for k in range(m):
+                for kind, at in (("free", 0), ("pi", rows.obs), ("pi", rows.next_obs)):
+                    move = rows.action[b].clone()
+                    if kind == "free":
+                        move[own], logp = uniform[k, b, own], 2 * torch.tensor(0.5).log()
+                    else:
+                        shift = jitter[0 if at is rows.obs else 1, k, b, own]
+                        move[own] = (nets.pi(at)[b, own] + shift).clamp(-1.0, 1.0)
+                        logp = normal.log_prob(shift).sum()
+                    terms.append(factor * (move @ nets.slope + rows.obs[b].sum()) - logp)
+            logged = factor * (rows.action[b] @ nets.slope + rows.obs[b].sum())
+            total = total + apart[i] * (torch.logsumexp(torch.stack(terms), 0) - logged)
+        assert float(found[b]) == pytest.approx(float(total), abs=1e-4)
+
+
+def test_agents_move_by_what_they_see_themselves():
+    torch.manual_seed(0)
+    spaces = Spaces(6, 4)
+    actor, who = agent_actor(2, (8,))(spaces), agent_gaussian(2, (8,))(spaces)
+    obs = torch.randn(5, 6)
+    other = torch.cat([obs[:, :3], torch.randn(5, 3)], 1)
+    assert torch.equal(actor(obs)[:, :2], actor(other)[:, :2])
+    assert (actor(obs)[:, 2:] != actor(other)[:, 2:]).all()
+    action = torch.rand(5, 4)
+    by_hand = torch.distributions.Normal(who(obs), 1.0).log_prob(action).reshape(5, 2, 2).sum(-1)
+    torch.testing.assert_close(who.logps(obs, action), by_hand)
+    with pytest.raises(InputError, match="4 agents with continuous actions"):
+        agent_actor(4)(spaces)
 
 
 def test_without_agents_it_is_refused():

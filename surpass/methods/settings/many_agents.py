@@ -1,18 +1,31 @@
-"""CFCQL: conservative values of joint actions, pessimistic about one agent at a time."""
+"""CFCQL: conservative values of joint actions, pessimistic about one agent at a time.
+
+Each agent's utilities read its own observation of the step, where the paper's are recurrent, and
+targets look one step ahead, where the paper's are TD(lambda). The Gaussian that stands for who
+logged continuous actions is a variational autoencoder in the paper.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from surpass.critics.mixing import agent_policy, mixed_value
 from surpass.forms import Learner, adam, copy, log, train
-from surpass.objectives.bellman import td
-from surpass.objectives.many_agents import counterfactual_penalty, greedy_double, joint_penalty
-from surpass.objectives.value import clone
+from surpass.methods.actor_critic import twin_delayed
+from surpass.objectives.bellman import clipped_double, td
+from surpass.objectives.many_agents import (
+    counterfactual_penalty,
+    counterfactual_samples,
+    greedy_double,
+    joint_penalty,
+)
+from surpass.objectives.value import clone, maximize
 from surpass.policies.acting import best_joint
+from surpass.policies.many_agents import agent_actor, agent_gaussian
 from surpass.registry import system
 
-__all__ = ["cfcql", "joint_cql"]
+__all__ = ["cfcql", "cfcql_continuous", "joint_cql"]
 
 Hidden = tuple[int, ...]
 
@@ -54,3 +67,29 @@ def joint_cql(
 ) -> Learner:  # fmt: skip
     """The same with the penalty on random joint actions (MACQL), the baseline."""
     return _conservative(joint_penalty(samples), alpha, gamma, lr, mixer, sync, batch, hidden)
+
+
+@system("cfcql:continuous")
+def cfcql_continuous(
+    agents: int, alpha: float = 1.0, temperature: float = 5.0, samples: int = 10,
+    noise: float = 0.2, gamma: float = 0.99, lr: float = 3e-4, batch: int = 256,
+    hidden: Hidden = (256, 256),
+) -> Learner:  # fmt: skip
+    """TD3 with a critic of all `agents` and an actor of each, whose penalty lets one agent at a
+    time deviate: rows are obs [N, agents d] and action [N, agents k]."""
+    penalty = counterfactual_samples(agents, samples, noise, temperature)
+    learner = twin_delayed(maximize(), gamma=gamma, lr=lr, hidden=hidden)
+    return replace(
+        learner,
+        nets={
+            **learner.nets,
+            "pi": agent_actor(agents, hidden),
+            "behavior": agent_gaussian(agents, hidden),
+        },
+        update=(
+            train("behavior", clone("behavior"), adam(lr)),
+            train("q", td(clipped_double(), gamma) + alpha * penalty, adam(lr)),
+            *learner.update[1:],
+        ),
+        source=log(batch, gamma=gamma),
+    )

@@ -23,6 +23,16 @@ def risky(n=1500):
     return log
 
 
+def apart(n=1500, seed=0):
+    """Two agents, one decision, reward 3 a_1 - 3 a_2; nobody ever went beyond 0.3."""
+    g = torch.Generator().manual_seed(seed)
+    action = 0.6 * torch.rand(n, 2, generator=g) - 0.3
+    log = bandit(n)
+    log.obs, log.next_obs, log.action = torch.zeros(n, 4), torch.zeros(n, 4), action
+    log.reward = 3.0 * (action[:, 0] - action[:, 1])
+    return log
+
+
 SMALL = {
     "fisor": ({"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16}, risky),
     "cfcql": ({"hidden": (8,), "batch": 16}, lambda: spread_log(3, 40)),
@@ -30,6 +40,7 @@ SMALL = {
     "idaq": ({"tasks": 3, "d": 4, "members": 3, "hidden": (8, 8), "batch": 16},
              lambda: goal_log((0.0, 1.0, 2.0), 3)),
     "cfcql:joint": ({"hidden": (8,), "batch": 16}, lambda: spread_log(3, 40)),
+    "cfcql:continuous": ({"agents": 2, "samples": 3, "hidden": (8,), "batch": 16}, apart),
 }  # fmt: skip
 
 
@@ -76,3 +87,15 @@ def test_agents_keep_to_logged_moves_and_prefer_the_better():
     start = log.obs[::10].flatten(1)
     chosen = trained.policy.act(start).action
     assert float((chosen[:, 2] == 9).float().mean()) > 0.9  # the last one goes right at first
+
+
+def test_agents_with_continuous_moves_stay_near_what_was_logged():
+    """Without the penalty both go to the end of their range, with it no further than 0.3."""
+    sizes = {"agents": 2, "lr": 3e-3, "batch": 64, "hidden": (16,)}
+    found = {}
+    for alpha in (0.0, 1.0):
+        form = recipe("cfcql:continuous")(alpha=alpha, **sizes)
+        trained = train(form, apart(), steps=300, seed=0, compile=False)
+        found[alpha] = trained.policy.act(torch.zeros(1, 4)).action[0]
+    assert found[0.0][0] > 0.9 and found[0.0][1] < -0.9
+    assert 0.03 < found[1.0][0] < 0.3 and -0.3 < found[1.0][1] < -0.03
