@@ -216,7 +216,8 @@ def _as_steps(t: Tensors, rows: slice = slice(None)) -> Steps:
 
 
 def _sequences() -> Tensors:
-    names = ("value", "next_value", "value_target", "median", "soft_value", "log_partition", "gain")
+    names = ("value", "next_value", "value_target", "median", "soft_value", "log_partition",
+             "gain", "log_ratio")  # fmt: skip
     found = {n: torch.randn(B, T) for n in names}
     found |= {n: -torch.rand(B, T) - 0.2 for n in ("behavior_logp", "ref_logp")}
     return {**found, "reward": torch.randn(B, T) * MASK, "obs": torch.randn(B, T, 3),

@@ -103,7 +103,9 @@ class TabularMDP:
         pi = pi.double()
         shape = (self.n_states, self.n_actions)
         good = tuple(pi.shape) == shape
-        if self.horizon is not None:
+        if self.horizon is None:  # several policies at once
+            good = tuple(pi.shape[-2:]) == shape
+        else:
             good = good or tuple(pi.shape) == (self.horizon, *shape)
         if not good:
             raise InputError(f"a policy of shape {shape} expected, got {tuple(pi.shape)}")
@@ -111,9 +113,10 @@ class TabularMDP:
             raise InputError("the rows of a policy must sum to one")
         return pi
 
-    def backup(self, v: Float[Tensor, "S"], h: int = 0) -> Float[Tensor, "S A"]:
+    def backup(self, v: Float[Tensor, "... S"], h: int = 0) -> Float[Tensor, "... S A"]:
         """One Bellman backup at step h: r + gamma P v."""
-        return self._at(self.r, h, 2) + self.gamma * self._at(self.P, h, 3) @ v
+        ahead = torch.einsum("sat,...t->...sa", self._at(self.P, h, 3), v)
+        return self._at(self.r, h, 2) + self.gamma * ahead
 
     # ------------------------------------------------------------------------------------ exact
     # answers
@@ -122,17 +125,19 @@ class TabularMDP:
         """The exact value of a policy; differentiable in the policy and the model.
 
         Args:
-            pi: action probabilities [S, A], or [H, S, A] with a horizon.
+            pi: action probabilities [S, A], or [H, S, A] with a horizon; without one also several
+                policies at once, [..., S, A], with values [..., S].
             extra: a reward per state [S] or [H, S] that is added when the state is visited, such
                 as an entropy bonus.
         """
         pi = self._policy(pi)
         bonus = torch.zeros(self.n_states, dtype=torch.float64) if extra is None else extra
         if self.horizon is None:
-            P_pi = torch.einsum("sa,sat->st", pi, self.P)
+            P_pi = torch.einsum("...sa,sat->...st", pi, self.P)
             eye = torch.eye(self.n_states, dtype=torch.float64)
-            v = torch.linalg.solve(eye - self.gamma * P_pi, (pi * self.r).sum(-1) + bonus)
-            return Values(v, self.backup(v), self.d0 @ v)
+            paid = (pi * self.r).sum(-1) + bonus
+            v = torch.linalg.solve(eye - self.gamma * P_pi, paid[..., None])[..., 0]
+            return Values(v, self.backup(v), v @ self.d0)
         v = torch.zeros(self.n_states, dtype=torch.float64)
         vs, qs = [], []
         for h in reversed(range(self.horizon)):

@@ -27,9 +27,31 @@ GRIDS: dict[str, tuple[str, ...]] = {
         ".....#....G",
     ),
     "lake": ("S...", ".H.H", "...H", "H..G"),
+    "bifurcation-1": ("##...", "##.#.", "##.#G", "##.#.", "S...."),
+    "bifurcation-2": (
+        "..G....",
+        ".#.#.#.",
+        ".#.#.#.",
+        ".#.#.#.",
+        ".#.#.#.",
+        ".#.#.#.",
+        "...S...",
+    ),
+    "bifurcation-3": ("G.....", "G.....", "G##...", ".#....", "..S...", "##...."),
+    "bifurcation-4": (
+        ".......",
+        ".......",
+        "..###..",
+        "...G...",
+        "..###..",
+        ".......",
+        "S......",
+    ),
 }
 """Layouts by name. S start, G goal, # wall, H hole (an end), C cliff (back to the start), .
-free."""
+free. In the "bifurcation" grids two ways part and join again, so that a policy may
+differ from another and still come by the same cells ("Trajectory-Aware Eligibility Traces for
+Off-Policy Reinforcement Learning", 2023)."""
 
 
 def random_mdp(
@@ -169,6 +191,7 @@ def grid_world(
     cliff_reward: float = -100.0,
     gamma: float = 0.95,
     horizon: int | None = None,
+    leaving: bool = False,
 ) -> TabularMDP:
     """A grid of cells; actions up, right, down, left; walls and borders block.
 
@@ -177,7 +200,8 @@ def grid_world(
     entering a hole `hole_reward`, and both end the episode; entering a cliff pays `cliff_reward`
     and leads back to the
     start; every other step pays `step_reward`. States are the free cells, row by row; starts are
-    equally likely.
+    equally likely. With `leaving` the goal pays when it is left, by any action, to an extra last
+    state in which nothing is earned.
     """
     rows = grid_layout(layout)
     cells = [(y, x) for y, row in enumerate(rows) for x, c in enumerate(row) if c != "#"]
@@ -203,4 +227,13 @@ def grid_world(
     d0 = torch.zeros(S, dtype=torch.float64)
     d0[starts] = 1 / len(starts)
     end = torch.tensor([k in "GH" for k in kind])
+    if leaving:
+        goal = torch.tensor([k == "G" for k in kind])
+        r = r - (goal_reward - step_reward) * P[..., goal].sum(-1)  # not when it is entered
+        P = torch.nn.functional.pad(P, (0, 1, 0, 0, 0, 1))
+        r, d0 = (torch.nn.functional.pad(x, p) for x, p in ((r, (0, 0, 0, 1)), (d0, (0, 1))))
+        P[-1, :, -1] = 1.0
+        P[:-1][goal] = P[-1]
+        r[:-1][goal] = goal_reward
+        end = torch.cat([end & ~goal, torch.tensor([True])])
     return TabularMDP(P, r, d0, gamma, horizon, end)
