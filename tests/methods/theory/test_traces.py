@@ -9,10 +9,10 @@ import surpass as sp
 from surpass.critics.ensembles import critic
 from surpass.errors import InputError
 from surpass.forms import Spaces
+from surpass.methods.theory.traces import rbis_table
 from surpass.objectives.bellman import expected, target_of
 from surpass.objectives.rows import Rows
 from surpass.objectives.traces import actor_target, greedy_target, recency_bounded, traced
-from surpass.methods.theory.traces import rbis_table
 from surpass.policies.gaussian import gaussian
 from surpass.tasks.worlds import chain, grid_world
 
