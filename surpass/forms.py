@@ -27,8 +27,8 @@ __all__ = [
     "Pool", "Project",
     "Reading", "Repeat", "Scored", "Snapshot", "Source", "Spaces", "Stage", "Stages", "Steering",
     "Study", "Train",
-    "Transform", "adam", "beside", "best", "copy", "ema", "given", "log", "mix", "pairs", "pool",
-    "project", "replay", "resampled", "rollouts", "train",
+    "Transform", "adam", "beside", "best", "box", "copy", "ema", "given", "log", "mix", "pairs",
+    "pool", "project", "replay", "resampled", "rollouts", "train",
 ]  # fmt: skip
 
 Terms = dict[str, Tensor]
@@ -369,6 +369,12 @@ def beside(first: Source, **others: Source) -> Source:
     their names, those of the others behind theirs, such as `pairs.chosen.obs`."""
     parts = {"first": (1.0, first), **{name: (1.0, source) for name, source in others.items()}}
     return Source("beside", first.size, first.view, {}, parts)
+
+
+def box(low: tuple[float, ...], high: tuple[float, ...], size: int = 256) -> Source:
+    """States drawn evenly from a box, with even actions: for what is fitted to another net's
+    answers, and needs no log."""
+    return Source("box", size, "rows", {"low": tuple(low), "high": tuple(high)})
 
 
 def mix(size: int = 256, **shares: float | tuple[float, Source]) -> Source:

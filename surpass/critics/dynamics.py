@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +11,15 @@ from torch import Tensor, nn
 
 from surpass.critics.policy_values import Asked
 from surpass.data.records import Transitions
+from surpass.errors import InputError
 from surpass.forms import Learner, Spaces, adam, log, train
 from surpass.objectives.policy_values import likelihood
 from surpass.parts import Nets, linear, part
 from surpass.policies.networks import StackedMLP
 
-__all__ = ["Dynamics", "DynamicsNets", "counted_values", "dynamics", "in_model"]
+__all__ = [
+    "Dynamics", "DynamicsNets", "Residual", "counted_values", "dynamics", "in_model", "residual",
+]  # fmt: skip
 
 _LOG_VAR = (-9.0, 2.0)
 
@@ -51,6 +55,54 @@ def dynamics(
 ) -> nn.Module:
     """An ensemble of n Gaussian models of change, reward and end."""
     return Dynamics(spaces, n, tuple(hidden), norm)
+
+
+class Residual(nn.Module):
+    """s' = s + (high - low) / 2 d(s, a), kept in the box: a world without chance, which at first
+    stands nearly still. States are read in units of the box."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self, spaces: Spaces, hidden: tuple[int, ...], low: tuple[float, ...],
+        high: tuple[float, ...], scale: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if not len(low) == len(high) == spaces.obs_dim:
+            raise InputError(f"a box of {spaces.obs_dim} numbers expected, got {low} to {high}")
+        self.actions = spaces.n_actions
+        self.register_buffer("low", torch.tensor(low))
+        self.register_buffer("high", torch.tensor(high))
+        reads = spaces.obs_dim + (spaces.n_actions or spaces.action_dim)
+        sizes = (reads, *hidden, spaces.obs_dim)
+        layers: list[nn.Module] = []
+        for one, other in itertools.pairwise(sizes):
+            layers += [nn.Linear(one, other), nn.Tanh()]
+        self.net = nn.Sequential(*layers[:-1])
+        last: nn.Linear = self.net[-1]  # type: ignore[assignment]
+        nn.init.orthogonal_(last.weight, scale)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, obs: Float[Tensor, "B d"], action: Tensor) -> Float[Tensor, "B d"]:
+        """The next state."""
+        if self.actions:
+            number = torch.arange(self.actions, device=action.device)
+            action = (action.long()[..., None] == number).to(obs.dtype)
+        half = 0.5 * (self.high - self.low)
+        unit = (obs - self.low) / half - 1.0
+        moved = obs + half * self.net(torch.cat([unit, action], -1))
+        return torch.minimum(torch.maximum(moved, self.low), self.high)
+
+
+@part
+def residual(
+    spaces: Spaces, /, low: tuple[float, ...], high: tuple[float, ...],
+    hidden: tuple[int, ...] = (256, 256), scale: float = 0.01,
+) -> nn.Module:  # fmt: skip
+    """A deterministic model that predicts the change of a state in a box, by tanh layers whose last
+    starts `scale` times as large as it would."""
+    return Residual(spaces, tuple(hidden), tuple(low), tuple(high), scale)
 
 
 class _Rolled:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from surpass.tasks.protocol import Spaces, State, Step
 
-__all__ = ["Acrobot", "CartPole", "MountainCar", "Pendulum"]
+__all__ = ["Acrobot", "CartPole", "DiscreteMountainCar", "MountainCar", "Pendulum"]
 
 
 def _begin(
@@ -172,6 +172,48 @@ class MountainCar:
         top = (position >= 0.45) & (speed >= 0)
         reward = 100.0 * top.to(position.dtype) - 0.1 * action[..., 0].square()
         x, t = torch.stack([position, speed], -1), state["t"] + 1
+        return Step({"x": x, "t": t}, x, reward, top, (t >= self.horizon) & ~top)
+
+
+@dataclass(frozen=True)
+class DiscreteMountainCar:
+    """MountainCar-v0: the same hill with force -1, 0 or 1 (actions 0, 1, 2) and a weaker engine.
+
+    Reward -1 per step; terminated at position 0.5 with a speed that is not negative, truncated
+    after 200 steps (Moore, "Efficient Memory-Based Learning for Robot Control", 1990).
+    """
+
+    power: float = 0.001
+    gravity: float = 0.0025
+    horizon: int = 200
+    dtype: torch.dtype = torch.float32
+    noise_dim: int = field(default=0, init=False)
+
+    @property
+    def spaces(self) -> Spaces:
+        """Two numbers in, one of three forces out."""
+        return Spaces(2, n_actions=3, horizon=self.horizon)
+
+    def reset(self, n: int, generator: torch.Generator | None = None) -> tuple[State, Tensor]:
+        """Positions uniform on [-0.6, -0.4], at rest."""
+        state = _begin(n, (-0.6, 0.0), (-0.4, 0.0), generator, self.dtype)
+        return state, state["x"]
+
+    def moves(self, x: Tensor, action: Tensor) -> Tensor:
+        """Where states [n, 2] get by actions [n]."""
+        position, speed = x.unbind(-1)
+        force = action.to(x.dtype) - 1.0
+        speed = speed + force * self.power - self.gravity * (3 * position).cos()
+        speed = speed.clamp(-0.07, 0.07)
+        position = (position + speed).clamp(-1.2, 0.6)
+        speed = torch.where((position <= -1.2) & (speed < 0), 0.0, speed)
+        return torch.stack([position, speed], -1)
+
+    def step(self, state: State, action: Tensor, noise: Tensor | None = None) -> Step:
+        """One step."""
+        x, t = self.moves(state["x"], action), state["t"] + 1
+        top = (x[..., 0] >= 0.5) & (x[..., 1] >= 0)
+        reward = -torch.ones_like(x[..., 0])
         return Step({"x": x, "t": t}, x, reward, top, (t >= self.horizon) & ~top)
 
 

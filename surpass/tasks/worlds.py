@@ -8,7 +8,9 @@ from torch import Tensor
 from surpass.errors import InputError
 from surpass.tasks.tabular import TabularMDP
 
-__all__ = ["GRIDS", "chain", "combination_lock", "grid_layout", "grid_world", "random_mdp"]
+__all__ = [
+    "GRIDS", "chain", "combination_lock", "four_rooms", "grid_layout", "grid_world", "random_mdp",
+]  # fmt: skip
 
 GRIDS: dict[str, tuple[str, ...]] = {
     "open": ("S....", ".....", ".....", ".....", "....G"),
@@ -25,6 +27,17 @@ GRIDS: dict[str, tuple[str, ...]] = {
         ".....#.....",
         "...........",
         ".....#....G",
+    ),
+    "even-rooms": (
+        "S...#....",
+        ".........",
+        "....#....",
+        "....#....",
+        "##.###.##",
+        "....#....",
+        "....#....",
+        ".........",
+        "....#....",
     ),
     "lake": ("S...", ".H.H", "...H", "H..G"),
     "bifurcation-1": ("##...", "##.#.", "##.#G", "##.#.", "S...."),
@@ -237,3 +250,30 @@ def grid_world(
         r[:-1][goal] = goal_reward
         end = torch.cat([end & ~goal, torch.tensor([True])])
     return TabularMDP(P, r, d0, gamma, horizon, end)
+
+
+def four_rooms(kind: str = "plain", gamma: float = 0.95) -> TabularMDP:
+    """Four rooms of 16 cells and four doors, without any reward, from everywhere.
+
+    Args:
+        kind: "plain"; "windy", where a move goes sideways half of the time; or "teleport", where
+            any action in the middle of a room leads evenly to the cells of the opposite room.
+
+    Raises:
+        InputError: for another kind.
+    """
+    if kind not in ("plain", "windy", "teleport"):
+        raise InputError(f"four rooms are plain, windy or teleport, not {kind!r}")
+    rows = GRIDS["even-rooms"]
+    P = grid_world(rows, slip=0.5 if kind == "windy" else 0.0, gamma=gamma).P.clone()
+    cells = [(y, x) for y, row in enumerate(rows) for x, c in enumerate(row) if c != "#"]
+    S = len(cells)
+    if kind == "teleport":
+        for top, left in ((0, 0), (0, 5), (5, 0), (5, 5)):
+            other = [i for i, (y, x) in enumerate(cells)
+                     if 0 <= y - (5 - top) < 4 and 0 <= x - (5 - left) < 4]  # fmt: skip
+            middle = cells.index((top + 1, left + 1))
+            P[middle] = 0.0
+            P[middle][:, other] = 1 / len(other)
+    even = torch.full((S,), 1 / S, dtype=torch.float64)
+    return TabularMDP(P, torch.zeros(S, 4, dtype=torch.float64), even, gamma)

@@ -20,8 +20,8 @@ from surpass.objectives.rows import Rows
 from surpass.objectives.trajectory_weights import episode_returns
 
 __all__ = [
-    "COLUMNS", "LogStream", "MixedStream", "Stream", "check_transitions", "next_action",
-    "open_stream",
+    "COLUMNS", "BoxStream", "LogStream", "MixedStream", "Stream", "check_transitions",
+    "next_action", "open_stream",
     "opens", "return_to_go", "spaces_of", "unit_actions",
 ]  # fmt: skip
 
@@ -454,6 +454,53 @@ class BesideStream(_Several):
         return rows.filled(**more)
 
 
+class BoxStream:
+    """States drawn evenly from a box and even actions: no log, no environment.
+
+    Raises:
+        InputError: when the box does not fit the observations, or is empty.
+    """
+
+    names: tuple[str, ...] = ("box",)
+
+    def __init__(self, source: Source, spaces: Spaces, device: torch.device | str) -> None:
+        self.source, self.spaces, self.spent = source, spaces, 0
+        low, high = (torch.tensor(source.options[k], device=device) for k in ("low", "high"))
+        if (
+            low.shape != high.shape
+            or low.shape != (spaces.obs_dim,)
+            or not bool((low < high).all())
+        ):
+            raise InputError(
+                f"a box of {spaces.obs_dim} numbers, low below high, expected; got "
+                f"{source.options['low']} to {source.options['high']}"
+            )
+        self.tables: Tables = {"low": low, "high": high}
+
+    def sample(self, tables: Tables, size: int | None = None) -> Rows:
+        """Fresh states and actions."""
+        size = self.source.size if size is None else size
+        low, high = tables["low"], tables["high"]
+        obs = low + (high - low) * torch.rand(size, low.shape[0], device=low.device)
+        if self.spaces.discrete:
+            action = torch.randint(self.spaces.n_actions, (size,), device=low.device)
+        else:
+            action = torch.rand(size, self.spaces.action_dim, device=low.device) * 2.0 - 1.0
+        return Rows({"obs": obs, "action": action}, self.names)
+
+    def before(self, updates: int) -> None:
+        """Nothing: there is always more."""
+
+    def learn(self, metrics: Mapping[str, float]) -> None:
+        """Nothing: draws are even whatever they teach."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
 # ----------------------------------------------------------------------------------------------
 # opening
 
@@ -479,6 +526,13 @@ def _open_log(
     if role not in roles:
         raise InputError(f"this recipe learns from a log that is handed in as {role!r}")
     return LogStream(roles[role], source, spaces, needs, device)
+
+
+@opens("box")
+def _open_box(
+    source: Source, roles: Mapping[str, Any], spaces: Spaces, needs: tuple[str, ...], device: Any
+) -> Stream:
+    return BoxStream(source, spaces, device)
 
 
 @opens("mix")
