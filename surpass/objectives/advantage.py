@@ -18,7 +18,7 @@ from surpass.objectives.reduce import decided, masked_mean, share, total
 from surpass.parts import Nets, Part, State, part
 
 __all__ = [
-    "above", "batch_centered", "best_of_group", "everything", "ewma_standardized", "gae",
+    "above", "batch_centered", "best_of_group", "capped", "everything", "ewma_standardized", "gae",
     "group_centered", "group_mean", "group_size", "group_standardized", "imitating",
     "kl_in_reward", "leave_one_out", "ones", "overlong", "returns", "share_kept", "success_gate",
     "value_loss", "values", "whitened", "with_columns", "with_signal",
@@ -138,6 +138,16 @@ def group_standardized(
     """
     centered = seq.total - group_mean(seq, seq.total)
     return over_decisions(centered / (spread(seq, seq.total, unbiased) + eps), seq)
+
+
+@part
+def capped(
+    seq: Sequences, /, inner: Part[[Sequences], Any], limit: float = 5.0
+) -> dict[str, Tensor]:
+    """Another advantage, held within +-limit."""
+    columns = inner(seq)
+    columns = columns if isinstance(columns, dict) else {"advantage": columns}
+    return {**columns, "advantage": columns["advantage"].clamp(-limit, limit)}
 
 
 @part(needs=("group",))

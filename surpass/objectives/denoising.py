@@ -20,8 +20,9 @@ from torch import Tensor
 
 __all__ = [
     "ancestral", "cosine_noise", "diffused", "edm_denoiser", "edm_levels", "edm_loss", "edm_sample",
-    "euler", "euler_inverse", "euler_logp", "guided", "implicit", "noise_loss", "noisy_euler",
-    "normal_logp", "variance_preserving", "velocity_loss",
+    "euler", "euler_inverse", "euler_logp", "flow_levels", "flow_noise", "flow_step", "guided",
+    "implicit", "noise_loss", "noisy_euler", "normal_logp", "variance_preserving",
+    "velocity_loss",
 ]  # fmt: skip
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -228,6 +229,45 @@ def noisy_euler(
         x = mean + std * torch.randn_like(mean)
         logp = logp + normal_logp(x, mean, std)
     return x, logp
+
+
+def flow_levels(steps: int, shift: float = 1.0) -> Float[Tensor, "F+1"]:
+    """Shares of noise s = 1 - t from 1 down to 0: s = shift u / (1 + (shift - 1) u), u = 1 - i / F;
+    a shift above 1 spends more steps on high noise.
+
+    Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (2024).
+    """
+    u = 1.0 - torch.arange(steps + 1, dtype=torch.float64) / steps
+    return (shift * u / (1.0 + (shift - 1.0) * u)).float()
+
+
+def flow_noise(
+    levels: Float[Tensor, "F+1"], scale: float = 0.7, constant: bool = False
+) -> Float[Tensor, "F"]:
+    """sigma of each step of `flow_step`: scale sqrt(s / (1 - s)), at s = 1 with the next level in
+    1 - s (Flow-GRPO: Training Flow Matching Models via Online RL, 2025); or `scale` everywhere
+    (DanceGRPO: Unleashing GRPO on Visual Generation, 2025)."""
+    before = levels[:-1]
+    if constant:
+        return torch.full_like(before, scale)
+    left = torch.where(before < 1.0, 1.0 - before, 1.0 - levels[1])
+    return scale * (before / left).sqrt()
+
+
+def flow_step(
+    velocity: Float[Tensor, "... d"], x: Float[Tensor, "... d"], level: Float[Tensor, "..."],
+    step: Float[Tensor, "..."], sigma: Float[Tensor, "..."],
+) -> tuple[Float[Tensor, "... d"], Float[Tensor, "... 1"]]:  # fmt: skip
+    """Mean and deviation of a noisy Euler step from noise level s to s - h, whose marginals are the
+    flow's own whatever sigma is (as h goes to 0):
+
+        mu = x (1 - sigma^2 h / 2s) + v h (1 + sigma^2 (1 - s) / 2s),  deviation sigma sqrt(h)
+
+    Flow-GRPO: Training Flow Matching Models via Online RL (2025).
+    """
+    s, h, sigma = level[..., None], step[..., None], sigma[..., None]
+    pull = sigma.square() / (2.0 * s)
+    return x * (1.0 - pull * h) + velocity * h * (1.0 + pull * (1.0 - s)), sigma * h.sqrt()
 
 
 # ----------------------------------------------------------------------------------------------

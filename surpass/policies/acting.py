@@ -26,6 +26,7 @@ __all__ = [
     "noisy",
     "none",
     "sampled",
+    "walked",
 ]
 
 
@@ -65,6 +66,24 @@ def none(nets: Nets, roles: Any, /) -> Policy:
 def sampled(nets: Nets, roles: Any, /, pi: str = "pi") -> Policy:
     """An action drawn from the policy, with its log-probability."""
     return NetPolicy(lambda obs: nets[pi].sample(obs))
+
+
+@part
+def walked(nets: Nets, roles: Any, /, pi: str = "pi") -> Policy:
+    """What a policy decides on in several steps of its own, which `Acted.extras` tells, [B, F, ...]:
+    `obs`, `action`, `behavior_logp` and `mask` of a denoising path."""
+
+    class Walker(NetPolicy):
+        def act(self, obs: Tensor, memory: Any = None) -> Acted:
+            end, path = nets[pi].walk(obs)
+            return Acted(end, None, memory, path)
+
+    if not hasattr(nets[pi], "walk"):
+        raise InputError(
+            f"{type(nets[pi]).__name__} has no path of its own: hand in policy=..., such as "
+            "noisy(flow), or begin with a stage that trains one"
+        )
+    return Walker(None)
 
 
 @part

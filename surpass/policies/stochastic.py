@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from surpass.errors import InputError
 from surpass.forms import Spaces
 from surpass.objectives.divergence import entropy, moments_of, read_out
+from surpass.objectives.gaussian_decisions import Drawn
 from surpass.parts import part
 from surpass.policies.discrete import Categorical
 
@@ -63,6 +64,11 @@ class DiagonalGaussian(nn.Module):
         """log pi(a|s)."""
         return self._density(action, self(obs))
 
+    def drawn(self, obs: Float[Tensor, "N d"], action: Float[Tensor, "N k"]) -> Drawn:
+        """Actions beside what they are drawn from."""
+        mean = self(obs)
+        return Drawn(action, mean, self.log_std.exp(), self._density(action, mean))
+
     def sample(self, obs: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:
         """Reparameterized actions, not clipped, and their log-probs."""
         mean = self(obs)
@@ -99,24 +105,39 @@ def score(
 ) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
     """log pi of every decision, and the statistics that parts need, by name.
 
+    A policy whose decisions depend on one another scores the record itself: `scored(obs, action,
+    needs)`.
+
     Args:
         needs: as `surpass.parts.needs_of` gives them; columns are passed over.
 
     Raises:
         InputError: when the policy has no such statistic.
     """
+    wanted = [need for need in needs if callable(need)]
+    if hasattr(policy, "scored"):
+        return policy.scored(obs, action, tuple(wanted))
     shape = obs.shape[:2]
     flat, chosen = obs.flatten(0, 1), action.flatten(0, 1)
-    wanted = [need for need in needs if callable(need)]
     if hasattr(policy, "logits"):
-        readout: Any = read_out(policy.logits(flat), chosen.long(), moments_of(tuple(wanted)))
-        found = {n.__name__: cast(Tensor, n(readout)).reshape(shape) for n in wanted}
-        return readout.logp.reshape(shape), found
-    found = {}
-    for need in wanted:
-        if need is not entropy or not hasattr(policy, "entropy"):
-            raise InputError(
-                f"{type(policy).__name__} has no {need.__name__}; a part of this recipe needs it"
-            )
-        found["entropy"] = policy.entropy(flat).reshape(shape)
-    return policy.logp(flat, chosen).reshape(shape), found
+        seen: Any = read_out(policy.logits(flat), chosen.long(), moments_of(tuple(wanted)))
+        logp = seen.logp
+    elif hasattr(policy, "drawn") and any(need is not entropy for need in wanted):
+        seen = policy.drawn(flat, chosen)
+        logp = seen.logp
+    else:
+        seen, logp = None, policy.logp(flat, chosen)
+    found = {n.__name__: _statistic(policy, n, seen, flat) for n in wanted}
+    return logp.reshape(shape), {k: v.reshape(*shape, *v.shape[1:]) for k, v in found.items()}
+
+
+def _statistic(policy: Any, need: Any, seen: Any, obs: Tensor) -> Tensor:
+    """A statistic of decisions [N], as a softmax or a Gaussian has it."""
+    if need is entropy and not hasattr(policy, "logits") and hasattr(policy, "entropy"):
+        return policy.entropy(obs)
+    try:
+        return cast(Tensor, need(seen))
+    except AttributeError:
+        raise InputError(
+            f"{type(policy).__name__} has no {need.__name__}; a part of this recipe needs it"
+        ) from None

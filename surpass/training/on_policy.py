@@ -23,7 +23,7 @@ from surpass.objectives.reduce import token_mean
 from surpass.objectives.rows import Rows
 from surpass.objectives.views import Steps
 from surpass.parts import Evaluate, Nets, Part, needs_of, part
-from surpass.policies.acting import mean, sampled
+from surpass.policies.acting import mean, sampled, walked
 from surpass.policies.stochastic import score, stochastic
 from surpass.training.preferences import lowered_preferences
 from surpass.training.rollouts import SequenceRows
@@ -38,6 +38,8 @@ class BatchColumns:
 
     Attributes:
         anchor: the net at which trust is centered; "" where the loss asks a net that moves.
+        needs: what the parts of the form need; `anchor_NAME` and `ref_NAME` are the statistic NAME
+            of those nets.
     """
 
     advantage: Part[[Any], Any]
@@ -45,21 +47,29 @@ class BatchColumns:
     select: Part[[Any], Tensor] | None = None
     reference: bool = False
     anchor: str = ""
+    needs: tuple[Any, ...] = ()
 
     def evaluate(self, seen: tuple[Any, ...], part: Evaluate) -> Any:
         """The sequences with their columns."""
         nets, seq = seen
         if self.reference:
-            seq = with_columns(seq, ref_logp=score(nets["reference"], seq.obs, seq.action)[0])
+            seq = with_columns(seq, **_scored(nets["reference"], seq, "ref", self.needs))
         for i, signal in enumerate(self.signals):
             seq = part(signal, (nets, seq), "signals", str(i))
         if self.anchor:
-            seq = with_columns(seq, anchor_logp=score(nets[self.anchor], seq.obs, seq.action)[0])
+            seq = with_columns(seq, **_scored(nets[self.anchor], seq, "anchor", self.needs))
         found = part(self.advantage, (seq,), "advantage")
         found = found if isinstance(found, dict) else {"advantage": found}
         if self.select is not None:
             seq = _weighed(seq, part(self.select, (seq,), "select"))
         return with_columns(seq, **found)
+
+
+def _scored(net: Any, seq: Any, name: str, needs: tuple[Any, ...]) -> dict[str, Tensor]:
+    """The log-prob of a net and the statistics that are asked of it by name, as columns."""
+    asked = tuple(n for n in needs if callable(n) and f"{name}_{n.__name__}" in needs)
+    logp, found = score(net, seq.obs, seq.action, asked)
+    return {f"{name}_{k}": v.detach() for k, v in {"logp": logp, **found}.items()}
 
 
 def _weighed(seq: Any, weight: Tensor) -> Any:
@@ -111,14 +121,14 @@ class Surrogate:
 
     def steps(self, nets: Nets, seq: Any) -> Steps:
         """What a trust rule sees of the minibatch."""
-        logp, statistics = score(nets[self.policy], seq.obs, seq.action, needs_of(self.trust))
+        needs = needs_of((self.trust, self.ratio, self.reduce))
+        logp, statistics = score(nets[self.policy], seq.obs, seq.action, needs)
         extras = {k: v for k, v in seq.extras.items() if k not in ("obs", "action")}
         if self.anchor:
-            anchor_logp = score(nets[self.anchor], seq.obs, seq.action)[0].detach()
-        else:
-            anchor_logp = extras["anchor_logp"]
+            extras |= _scored(nets[self.anchor], seq, "anchor", needs)
         return Steps(
-            logp=logp, mask=seq.mask, anchor_logp=anchor_logp, behavior_logp=seq.behavior_logp,
+            logp=logp, mask=seq.mask, anchor_logp=extras["anchor_logp"],
+            behavior_logp=seq.behavior_logp,
             ref_logp=extras.get("ref_logp"), advantage=extras["advantage"], group=seq.group,
             entropy=statistics.get("entropy"), extras={**extras, **statistics},
         )  # fmt: skip
@@ -153,17 +163,19 @@ def lowered(
     derive = BatchColumns(
         advantage=form.advantage, signals=form.signals, select=form.select,
         reference="reference" in nets, anchor="" if moving else "policy",
+        needs=needs_of((form.trust, form.ratio, form.reduce)),
     )  # fmt: skip
     loss = Surrogate(
         trust=form.trust, ratio=form.ratio or per_decision(), reduce=form.reduce or token_mean(),
         anchor="anchor" if moving else "",
     )  # fmt: skip
     source, prepare = _source(form, derive)
+    paths, who = form.source.options.get("paths"), "behavior" if "behavior" in nets else "policy"
     return Learner(
         nets=nets,
         update=(Train(("policy",), loss, form.optimizer, form.gradient), *form.also),
-        act=mean("policy"),
-        explore=sampled("behavior" if "behavior" in nets else "policy"),
+        act=sampled("policy") if paths else mean("policy"),  # who generates draws
+        explore=walked(who) if paths else sampled(who),
         source=source,
         prepare=prepare,
     )

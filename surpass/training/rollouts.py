@@ -60,7 +60,8 @@ class RolloutStream:
     each sequence is one episode from its start, masked after its end), `pieces` ("sequences",
     "decisions": sequences of length one, or "rows": steps without a time axis), `normalize`
     (standardize observations by running statistics), `scale_reward` (divide rewards by the running
-    deviation of their discounted sum, with `gamma`).
+    deviation of their discounted sum, with `gamma`), `paths` (the policy decides on each action of
+    the environment in several steps of its own, a denoising path, and those are the decisions).
     """
 
     names: tuple[str, ...] = ("own",)
@@ -80,6 +81,7 @@ class RolloutStream:
         self.pieces = str(options.get("pieces", "sequences"))
         self.gamma = float(options.get("gamma", 0.99))
         self.then: tuple[Any, ...] = tuple(options.get("then", ()))
+        self.walk = 1  # decisions for one action of the environment
         self.tables: Tables = {}
         self.spent, self.left, self.batches = 0, 0, 0
         self.collector: Collector | None = None
@@ -104,6 +106,8 @@ class RolloutStream:
         self.units = units
         if self.piece == 0:
             raise InputError(f"{units} {self.pieces} do not make {self.minibatches} minibatches")
+        if self.source.options.get("paths") and (self.continuing or self.pieces != "sequences"):
+            raise InputError("paths are whole: pieces='sequences', and none that continue")
         if self.continuing and self.group > 1:
             raise InputError("sequences that continue do not share a start: group=1, or fresh ones")
 
@@ -168,8 +172,9 @@ class RolloutStream:
             }  # fmt: skip
             if acted.logp is not None:
                 row["behavior_logp"] = acted.logp
-            for name, value in row.items():
-                kept.setdefault(name, []).append(value)
+            for decision in self._decisions(row, acted.extras):
+                for name, value in decision.items():
+                    kept.setdefault(name, []).append(value)
             obs = self._seen(after.obs)
             self.spent += int(alive.sum()) if not self.continuing else self.size
             if not self.continuing:
@@ -177,6 +182,20 @@ class RolloutStream:
                 if t < self.horizon - 1 and not alive.any():
                     break
         return self._record({name: torch.stack(rows, 1) for name, rows in kept.items()})
+
+    def _decisions(self, row: dict[str, Tensor], path: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """The decisions behind one action of the environment: itself, or the steps of its path,
+        the last of which is paid."""
+        if not self.source.options.get("paths"):
+            return [row]
+        self.walk = path["mask"].shape[1]
+        nothing = {k: torch.zeros_like(row[k]) for k in ("reward", "terminated", "truncated")}
+        steps = []
+        for f in range(self.walk):
+            own = {k: v[:, f] for k, v in path.items()}
+            paid = {k: row[k] for k in nothing} if f == self.walk - 1 else nothing
+            steps.append({**own, **paid, "mask": own["mask"] * row["mask"]})
+        return steps
 
     def _start_anew(self, actor: Collector) -> None:
         actor.restart()
@@ -200,8 +219,8 @@ class RolloutStream:
 
     def _record(self, columns: dict[str, Tensor]) -> Sequences:
         lived = columns["mask"].shape[1]
-        if lived < self.horizon:
-            pad = self.horizon - lived
+        if lived < self.horizon * self.walk:
+            pad = self.horizon * self.walk - lived
             columns = {k: _padded(v, pad) for k, v in columns.items()}
         columns["reward"] = columns["reward"] * columns["mask"]
         group = torch.arange(self.size, device=self.device) // self.group
