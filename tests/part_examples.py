@@ -193,12 +193,19 @@ GROUP = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
 LOGPS = ("logp", "anchor_logp", "behavior_logp", "ref_logp")
 
 
+GAUSSIAN = ("center", "standard", "anchor_center", "anchor_standard", "ref_center", "spread")
+TABLES = ("log_scores", "anchor_log_scores", "ref_log_scores", "probabilities",
+          "anchor_probabilities", "resampled_weights", "anchor_resampled_weights")  # fmt: skip
+
+
 def _steps() -> Tensors:
     found = {n: -torch.rand(B, T) - 0.2 for n in LOGPS}
     found |= {n: torch.randn(B, T) for n in ("advantage", "loss", "lean", "log_partition")}
     found |= {"entropy": torch.rand(B, T), "collision": -torch.rand(B, T)}
     found |= {n: -torch.rand(B, T) - 1.0 for n in ("mean_logp", "anchor_mean_logp")}
     found |= {"accuracy": torch.rand(B, T), "age": 1.0 * torch.randint(0, 3, (B, T))}
+    found |= {n: torch.randn(B, T, 2) for n in GAUSSIAN} | {"stride": torch.rand(B, T) + 0.1}
+    found |= {n: torch.randn(B, T, A) for n in TABLES}
     found["log_ratio"] = torch.where(MASK > 0, found["logp"] - found["anchor_logp"], 0.0)
     return found
 
@@ -206,7 +213,7 @@ def _steps() -> Tensors:
 def _as_steps(t: Tensors, rows: slice = slice(None)) -> Steps:
     turn = torch.where(MASK > 0, torch.arange(T) // 2, -1)
     columns = ("collision", "lean", "log_partition", "entropy", "ref_logp", "mean_logp",
-               "anchor_mean_logp", "accuracy", "age")  # fmt: skip
+               "anchor_mean_logp", "accuracy", "age", "stride", *GAUSSIAN, *TABLES)  # fmt: skip
     extras = {n: t[n][rows] for n in columns}
     named = {n: t[n][rows] for n in (*LOGPS, "log_ratio", "advantage", "loss", "entropy")}
     return Steps(

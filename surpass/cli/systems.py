@@ -60,6 +60,7 @@ def show(key: Positional[str], /) -> None:
     import inspect
 
     from rich.console import Console
+    from rich.markup import escape
 
     from surpass.registry import LEDGER, find, recipe
 
@@ -72,8 +73,9 @@ def show(key: Positional[str], /) -> None:
         console.print("Not built yet.")
         return
     function = recipe(key)
-    console.print(f"[bold]{entry.function}{inspect.signature(function)}[/bold]", highlight=False)
-    console.print(inspect.getdoc(function) or "", highlight=False)
+    signature = escape(str(inspect.signature(function)))
+    console.print(f"[bold]{entry.function}{signature}[/bold]", highlight=False)
+    console.print(inspect.getdoc(function) or "", highlight=False, markup=False)
     console.print(f"\n[dim]{entry.module}[/dim]")
     required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     if not required:

@@ -70,8 +70,8 @@ def sampled(nets: Nets, roles: Any, /, pi: str = "pi") -> Policy:
 
 @part
 def walked(nets: Nets, roles: Any, /, pi: str = "pi") -> Policy:
-    """What a policy decides on in several steps of its own, which `Acted.extras` tells, [B, F, ...]:
-    `obs`, `action`, `behavior_logp` and `mask` of a denoising path."""
+    """What a policy decides on in several steps of its own, which `Acted.extras` tells: `obs`,
+    `action`, `behavior_logp` and `mask` of a denoising path, [B, F, ...]."""
 
     class Walker(NetPolicy):
         def act(self, obs: Tensor, memory: Any = None) -> Acted:

@@ -90,7 +90,9 @@ class NoisyFlow(nn.Module):
             rows.append((seen, after, _mean_density(after, mean, std), torch.ones_like(place)))
             x = after
         names = ("obs", "action", "behavior_logp", "mask")
-        return x, {n: torch.stack(v, 1) for n, v in zip(names, zip(*rows, strict=True), strict=True)}
+        return x, {
+            n: torch.stack(v, 1) for n, v in zip(names, zip(*rows, strict=True), strict=True)
+        }
 
     # ------------------------------------------------------------------------------------------
     # along the deterministic path

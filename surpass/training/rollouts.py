@@ -183,7 +183,9 @@ class RolloutStream:
                     break
         return self._record({name: torch.stack(rows, 1) for name, rows in kept.items()})
 
-    def _decisions(self, row: dict[str, Tensor], path: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    def _decisions(
+        self, row: dict[str, Tensor], path: dict[str, Tensor]
+    ) -> list[dict[str, Tensor]]:
         """The decisions behind one action of the environment: itself, or the steps of its path,
         the last of which is paid."""
         if not self.source.options.get("paths"):

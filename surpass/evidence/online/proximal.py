@@ -80,8 +80,8 @@ def _sized(form: str) -> PolicyGradient:
     bar=at_least(0.9, times=True),
     seeds=10,
     minutes=3,
-    note="Level with PPO on average over ten seeds (1.00 times, three left it open at 0.85); six of "
-    "the ten are slower, so the interval from 0.84 to 1.19 still straddles the bar.",
+    note="Level with PPO on average over ten seeds (1.00 times, three left it open at 0.85); six "
+    "of the ten are slower, so the interval from 0.84 to 1.19 still straddles the bar.",
 )
 def bpo_evidence(seed: int, zoo: Any) -> Result:
     return Result(area(_sized("bpo"), STEPS, seed), area(_sized("ppo"), STEPS, seed))

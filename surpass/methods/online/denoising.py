@@ -21,16 +21,18 @@ __all__ = ["dance_grpo", "flow_grpo", "flow_matching", "grpo_guard", "grpo_guard
 @system("grpo-guard")
 def grpo_guard(
     eps: float = 1e-4, lr: float = 3e-4, samples: int = 192, group: int = 24, epochs: int = 1,
-    minibatches: int = 2, beta: float = 0.0, ratio_norm: bool = True, reweigh: bool = True,
+    minibatches: int = 2, horizon: int = 1, beta: float = 0.0, ratio_norm: bool = True,
+    reweigh: bool = True,
 ) -> PolicyGradient:  # fmt: skip
     """min(r A, clip(r) A) / |dt| at every noisy step, r normalized to one center and scale, one A
-    for a path. `eps` falls with the root of the number of dimensions (2e-6 for images)."""
+    for all of it. `eps` falls with the root of the number of dimensions (2e-6 for images);
+    `horizon` is 1 where one thing is generated, else actions per episode."""
     trust = per_stride() * clip(eps, eps) if reweigh else clip(eps, eps)
     return PolicyGradient(
         capped(group_standardized(), 5.0), trust + beta * mean_kl() if beta else trust,
         ratio=normalized() if ratio_norm else None,
         nets={"reference": copy("policy")} if beta else {},
-        source=rollouts(samples, 1, group, paths=True),
+        source=rollouts(samples, horizon, group, paths=True),
         optimizer=adam(lr, max_norm=1.0), epochs=epochs, minibatches=minibatches,
     )  # fmt: skip
 
@@ -38,10 +40,10 @@ def grpo_guard(
 @system("grpo-guard:flow-grpo")
 def flow_grpo(
     eps: float = 1e-4, lr: float = 3e-4, samples: int = 192, group: int = 24, epochs: int = 1,
-    minibatches: int = 2, beta: float = 0.04,
+    minibatches: int = 2, horizon: int = 1, beta: float = 0.04,
 ) -> PolicyGradient:  # fmt: skip
     """Flow-GRPO: the plain ratio, every step's loss as it is, and a KL to the flow at the start."""
-    return grpo_guard(eps, lr, samples, group, epochs, minibatches, beta, False, False)
+    return grpo_guard(eps, lr, samples, group, epochs, minibatches, horizon, beta, False, False)
 
 
 def flow_matching(
