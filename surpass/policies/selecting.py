@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surpass.errors import InputError
 from surpass.forms import Policy
 from surpass.parts import Nets, Part, part
 from surpass.policies.acting import NetPolicy
@@ -80,7 +81,12 @@ def decoded(
     `draw` from it).
 
     Steering Your Diffusion Policy with Latent Space Reinforcement Learning (2025).
+
+    Raises:
+        InputError: when `base` has no deterministic sampler.
     """
+    if not hasattr(nets[base], "decode"):
+        raise InputError(f"the net {base!r} has no 'decode'; hand in a diffusion or flow net")
 
     def choose(obs: Tensor) -> tuple[Tensor, None]:
         noise = nets[pi].sample(obs)[0] if draw else nets[pi](obs)

@@ -66,12 +66,19 @@ class LatentTask:
     """A task whose action is the first noise w, |w_k| <= bound, of a deterministic sampler.
 
     Steering Your Diffusion Policy with Latent Space Reinforcement Learning (2025).
+
+    Raises:
+        InputError: when actions are discrete, the sampler is not deterministic, or gives actions of
+            another size.
     """
 
     def __init__(self, task: Any, base: Any, bound: float = 1.5) -> None:
         self.task, self.base, self.bound = task, _frozen(base, "decode"), bound
         self.inside = _continuous(task)
         size = self.inside.action_dim
+        gives = getattr(base, "size", size)
+        if gives != size:
+            raise InputError(f"the frozen policy gives {gives} numbers, the task takes {size}")
         self.spaces = replace(self.inside, low=(-bound,) * size, high=(bound,) * size)
         self.name = f"{getattr(task, 'name', 'task')} by noise"
         self.summary = "the first noise of a frozen policy is the action"

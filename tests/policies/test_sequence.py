@@ -152,3 +152,20 @@ def test_a_code_is_told_at_every_step_of_the_window():
         other = policy.given(code=torch.tensor([1.0, 1.0])).act(seen[0]).action
     torch.testing.assert_close(whole[:, -1], played[-1], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(other, played[0])
+
+
+def test_belief_in_a_teacher_that_is_the_net_itself_halves_the_gradient():
+    """The target is held fixed: the slope of |a^ - (a + a^*) / 2|^2 at a^* = a^ is half that of
+    |a^ - a|^2, where one that flowed through the teacher would be a quarter."""
+    torch.manual_seed(0)
+    net = sequence_net(8, 1, context=2)(SPACES)
+    rows = Rows({"return_to_go": torch.zeros(3, 2), "obs": torch.randn(3, 2, 3), "next_obs":
+                 torch.zeros(3, 2, 3), "action": torch.rand(3, 2, 2), "reward": torch.zeros(3, 2),
+                 "age": torch.arange(2).expand(3, 2), "mask": torch.ones(3, 2)})  # fmt: skip
+    slopes = []
+    for beta in (0.0, 0.5):
+        part = self_evolved(beta, shares=(1.0, 0.0, 0.0))
+        found, _ = run(part, ({"pi": net, "teacher": net}, rows))
+        slopes.append(torch.autograd.grad(found.sum(), net.action.weight)[0])
+    torch.testing.assert_close(slopes[1], 0.5 * slopes[0])
+    assert float(slopes[0].abs().max()) > 1e-3

@@ -121,5 +121,9 @@ def test_a_saved_residual_environment_goes_on_alike():
 def test_what_cannot_be_steered_is_refused():
     with pytest.raises(InputError, match="has no 'decode'"):
         LatentTask(Line(), Counting())
+    wide = Halving()
+    wide.size = 4  # type: ignore[assignment]
+    with pytest.raises(InputError, match="gives 4 numbers, the task takes 1"):
+        LatentTask(Line(), wide)
     with pytest.raises(InputError, match="proposes 2 actions, not 3"):
         ResidualTask(Line(), Counting(), execute=3).make(1).reset(0)

@@ -20,7 +20,7 @@ Hidden = tuple[int, ...]
 
 @system("dsrl")
 def dsrl(
-    bound: float = 1.5, per_step: float = 20.0, distill: int = 10, gamma: float = 0.99,
+    bound: float = 1.5, per_step: float = 20.0, distill: int = 1, gamma: float = 0.99,
     lr: float = 3e-4, batch: int = 256, warm: int = 1_500, envs: int = 1,
     hidden: Hidden = (256, 256, 256),
 ) -> Learner:  # fmt: skip

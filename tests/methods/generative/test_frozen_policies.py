@@ -58,3 +58,9 @@ def test_a_missing_base_is_named():
         train(recipe("resip")(), task=AIM, steps=10)
     with pytest.raises(InputError, match="'base'"):
         train(recipe("dsrl")(), task=AIM, steps=10)
+
+
+def test_a_base_without_a_deterministic_sampler_is_refused():
+    for key in ("dsrl", "dsrl:sac"):
+        with pytest.raises(InputError, match="has no 'decode'; hand in a diffusion or flow net"):
+            train(recipe(key)(), task=AIM, base=nn.Linear(1, 1), steps=10, compile=False)

@@ -5,6 +5,7 @@ import torch
 from training_logs import bandit, random_log
 
 from surpass.data.records import Transitions
+from surpass.forms import copy
 from surpass.parts import from_json, needs_of, set_at, to_json
 from surpass.registry import recipe
 from surpass.training.compiling import traced
@@ -78,3 +79,13 @@ def test_guidance_moves_actions_further_toward_what_was_better_than_expected():
         mean.append(float(trained.policy.given(weight=weight).act(obs).action.mean()))
     assert mean[:2] == pytest.approx([0.0, 0.5], abs=0.15)
     assert mean[2] > mean[1] + 0.1
+
+
+def test_belief_in_the_teacher_is_the_share_of_training_and_at_most_half():
+    """beta = min(0.5, k / E) after k of E updates; the teacher is the net of the epoch before."""
+    form = recipe("decision-mamba")(steps=400, epoch=50)
+    step = form.update[0]
+    beta = step.loss.hyper["beta"]
+    for k in (0, 50, 100, 200, 300, 400):
+        assert beta.at(k) == pytest.approx(min(0.5, k / 400))
+    assert form.nets["teacher"] == copy("pi", every=50)
