@@ -19,7 +19,7 @@ from surpass.objectives.reduce import decided
 from surpass.objectives.views import Steps
 from surpass.parts import Nets, part
 
-__all__ = ["soft_values", "trajectory_residual"]
+__all__ = ["soft_values", "token_residuals", "trajectory_residual"]
 
 
 @part
@@ -49,3 +49,24 @@ def trajectory_residual(s: Steps, /, beta: float = 0.05) -> Float[Tensor, "B T"]
     soft = kept(value, first).sum(-1) + apart.sum(-1)
     reward = kept(s.advantage, first).sum(-1)
     return (beta * soft - reward).square()[:, None] * torch.where(first > 0, first, 0.0)
+
+
+@part(needs=(log_partition, "ref_logp"))
+def token_residuals(s: Steps, /, beta: float = 0.05) -> Float[Tensor, "B T"]:
+    """(sum over k >= t of r_k - beta (log pi - log ref)_k, less beta (V(s_t) - V_ref(s_t)))^2 at
+    every decision t: the residual of `trajectory_residual` from each of them on, so that rewards
+    inside a sequence teach at once.
+
+    The reward to go is the advantage (`returns()`), `extras["soft_value"]` holds V_ref; without it
+    logits are values only up to what the reference began with. What a tool writes is passed over.
+
+    "ShiQ: Bringing back Bellman to LLMs" (2025).
+    """
+    own = decided(s.mask)
+    assert s.ref_logp is not None, "name a reference: nets={'reference': copy('policy')}"
+    apart = kept(s.logp - s.ref_logp, own)
+    later = apart.flip(-1).cumsum(-1).flip(-1)
+    value = s.extras["log_partition"]
+    if "soft_value" in s.extras:
+        value = value - s.extras["soft_value"]
+    return kept(s.advantage - beta * (later + value), own).square()

@@ -47,18 +47,24 @@ class RowStream:
     Args:
         kind: "pairs", or "sequences" for scored answers and demonstrations.
         total: how many batches will be drawn at most, where known.
+        grouped: keep answers to one prompt together: a batch then is as many whole groups as fit.
+
+    Raises:
+        InputError: when the data have no rows, or a group is larger than a batch.
     """
 
     fixed = True
 
     def __init__(
         self, log: LanguageLog, size: int, *, kind: str, seed: int = 0, total: int | None = None,
-        device: Any = "cpu",
+        device: Any = "cpu", grouped: bool = False,
     ) -> None:  # fmt: skip
         if not len(log):
             raise InputError("the data have no rows")
         self.log, self.kind, self.seed, self.total = log, kind, seed, total
         self.size = min(size, len(log))
+        self.groups = _groups_of(log, self.size) if grouped else [[i] for i in range(len(log))]
+        self.together = max(1, self.size // max(map(len, self.groups)))  # groups in a batch
         if self.size % world():
             raise InputError(
                 f"a batch of {self.size} rows does not divide over {world()} processes; give "
@@ -70,16 +76,17 @@ class RowStream:
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch; rows that do not fill one wait for the next order."""
-        return max(1, len(self.log) // self.size)
+        return max(1, len(self.groups) // self.together)
 
     def rows_at(self, number: int) -> list[int]:
         """The rows of a batch, by its number from the start."""
         epoch, place = divmod(number, self.per_epoch)
         if getattr(self, "_epoch", None) != epoch:
             order = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._order = torch.randperm(len(self.log), generator=order).tolist()
+            self._order = torch.randperm(len(self.groups), generator=order).tolist()
             self._epoch = epoch
-        return self._order[place * self.size : (place + 1) * self.size]
+        chosen = self._order[place * self.together : (place + 1) * self.together]
+        return [row for i in chosen for row in self.groups[i]]
 
     def coming(self) -> list[int]:
         """Every row that will still be drawn."""
@@ -113,3 +120,17 @@ class RowStream:
         """Carry on from there."""
         self.drawn, self.seed = int(state["drawn"]), int(state["seed"])
         self._epoch = None
+
+
+def _groups_of(log: LanguageLog, size: int) -> list[list[int]]:
+    """The rows of each prompt."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for row, prompt in enumerate(log.prompts):
+        found.setdefault(prompt, []).append(row)
+    most = max(map(len, found.values()))
+    if most > size:
+        raise InputError(
+            f"one prompt has {most} answers, more than the batch of {size} rows in which they are "
+            f"compared; give batch={most} or more"
+        )
+    return list(found.values())

@@ -20,6 +20,7 @@ from surpass.data.language import LanguageLog, open_language
 from surpass.data.records import Sequences
 from surpass.errors import InputError
 from surpass.forms import Pairwise, PolicyGradient, Scored, Source
+from surpass.parts import needs_of
 from surpass.policies.language import LanguagePolicy, chosen_precision, load_model
 from surpass.policies.outside_sampling import open_sampler
 from surpass.policies.sharding import average, join, rank
@@ -150,7 +151,8 @@ def kind_of(form: LanguageForm) -> str:
         return "prompts"
     if isinstance(form, Pairwise):
         return "pairs"
-    return "scored" if isinstance(form, Scored) else "demonstrations"
+    scored = isinstance(form, Scored) or form.source.kind == "scored"
+    return "scored" if scored else "demonstrations"
 
 
 def open_stream(
@@ -171,7 +173,7 @@ def open_stream(
         log = _log(data, policy, kind, long, columns)
         return RowStream(
             log, source.size, kind="pairs" if kind == "pairs" else "sequences", seed=seed,
-            total=steps, device=policy.device,
+            total=steps, device=policy.device, grouped="group" in needs_of(form),
         )  # fmt: skip
     prompts = _prompts(policy, data, task, reward, source, seed, long, columns)
     return RolloutStream(

@@ -54,6 +54,8 @@ def trained(
     baseline="grpo (groups of 8); the better of two learning rates for every method",
     metric="percent of held-out prompts solved after 15 updates of 256 answers (MODSUM-LM)",
     bar=at_least(-1.0), seeds=8, minutes=12.0,
+    note="Eight seeds leave both open: against GRPO 0.6 points (-0.8 to 2.0), and every method "
+    "ends near 97 percent; over REINFORCE it gains only on the one seed on which that stalled.",
 )  # fmt: skip
 def tbrm_evidence(seed: int, zoo: Any) -> Result:
     """Also: against REINFORCE with the mean of the batch, which it is to beat by 2 points."""
@@ -96,28 +98,29 @@ def checked_pairs(policy: LanguagePolicy, task: Any, n: int, seed: int) -> Langu
     "humanline",
     claim="on offline pairs, clamped token ratios to a synced reference close half of the gap "
     "between DPO on the same pairs and online DPO",
-    baseline="the middle between both; beta and learning rate of all from one grid",
+    baseline="the middle between both; beta and learning rate (and for ours how often the "
+    "reference syncs: 1, 4 or 16) from one grid on another seed",
     metric="percent of held-out prompts solved (MODSUM-LM, 2,000 pairs, 60 updates of 32)",
-    bar=at_least(0.0), seeds=3, minutes=2.0,
-    note="The pairs come from the trained model itself, so the clamp has little to hold back, and "
-    "a reference that follows goes on pushing pairs that are ranked already: it ends below DPO.",
+    bar=at_least(0.0), seeds=8, minutes=4.0,
 )  # fmt: skip
 def humanline_evidence(seed: int, zoo: Any) -> Result:
-    """Also, reported: DPO on the same pairs, and online."""
+    """Also, reported: DPO on the same pairs, online, and the reference synced at every step."""
     bed = zoo("modsum-reference")
     data = checked_pairs(bed.policy, bed.task, 2000, 500 + seed)
 
     def reached(form: Any, **more: Any) -> float:
         return right(trained(form, bed.policy, bed.task, 60, seed, **more), bed.task)
 
-    ours = reached(humanline(0.5, lr=1e-4, batch=32), data=data)
-    offline = reached(dpo(0.1, lr=3e-4, batch=32), data=data)
-    fresh = online_dpo(0.1, group=8, lr=3e-4, batch=256, horizon=bed.task.response_length)
+    ours = reached(humanline(0.1, sync=16, lr=3e-4, batch=32), data=data)
+    every = reached(humanline(0.5, sync=1, lr=1e-4, batch=32), data=data)
+    offline = reached(dpo(0.1, lr=1e-4, batch=32), data=data)
+    fresh = online_dpo(0.1, group=8, lr=1e-3, batch=256, horizon=bed.task.response_length)
     online = reached(fresh)
     return Result(
         ours, (offline + online) / 2,
         also={"percent solved by DPO": (ours, offline),
-              "percent solved by online DPO": (ours, online)},
+              "percent solved by online DPO": (ours, online),
+              "percent solved with a reference one step behind": (ours, every)},
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from surpass.parts import Number
 from surpass.policies.token_nets import reward_head
 from surpass.registry import system
 
-__all__ = ["cdpo", "dpo", "ipo", "orpo", "pairs", "reward_model", "simpo"]
+__all__ = ["cdpo", "dpo", "ipo", "orpo", "pairs", "reward_model", "rpo_sft", "simpo"]
 
 
 def pairs(batch: int) -> Source:
@@ -48,6 +48,14 @@ def orpo(lam: float = 0.1, lr: Number = 8e-6, batch: int = 32) -> Pairwise:
     """Supervised training on the chosen, plus `lam` times the log odds ratio."""
     return Pairwise(chosen_nll() + lam * odds_ratio(), ratio=averaged(), nets={},
                     source=pairs(batch), optimizer=Adam(lr, max_norm=1.0))  # fmt: skip
+
+
+@system("rpo-sft")
+def rpo_sft(beta: float = 0.1, eta: float = 0.005, lr: Number = 1e-6, batch: int = 32) -> Pairwise:
+    """DPO - eta beta log pi(y_w), summed over tokens: the policy that is best for the worst reward
+    among those that explain the pairs."""
+    return Pairwise(logistic(beta) + (eta * beta) * chosen_nll(mean=False), source=pairs(batch),
+                    optimizer=Adam(lr, max_norm=1.0))  # fmt: skip
 
 
 @system("reward-model")

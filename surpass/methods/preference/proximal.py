@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from surpass.forms import Adam, PolicyGradient, Source
+from surpass.forms import Adam, PolicyGradient, log
 from surpass.objectives.advantage import ones
 from surpass.objectives.reduce import token_mean
 from surpass.objectives.trust import clip
@@ -20,6 +20,6 @@ def psft(
     policy; with one it is supervised training."""
     return PolicyGradient(
         ones(), clip(low, high), reduce=token_mean(), minibatches=minibatches,
-        source=Source("scored", batch, "sequences"),
+        source=log(batch, view="sequences"),
         optimizer=Adam(lr, weight_decay=0.1, max_norm=1.0),
     )  # fmt: skip
