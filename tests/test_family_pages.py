@@ -82,6 +82,22 @@ def test_the_example_of_the_settings_page_runs(families, capsys):
     assert capsys.readouterr().out
 
 
+def test_the_examples_of_the_theory_page_run(families, capsys):
+    """Traces that contract, a critic from a log, and a model out of values; some 3 s."""
+    blocks = re.findall(r"```python\n(.*?)```", families.written()["theory"]["start"], re.DOTALL)
+    names: dict = {}
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    for block in blocks:
+        exec(compile(block, "families.toml", "exec"), names)
+    cut, kept = (float(x) for x in re.findall(r"lam=0.9\) ([\d.]+)", capsys.readouterr().out))
+    assert kept < cut < 0.8
+    assert names["critic"].predict(torch.eye(5)).tolist() == [1] * 5
+    assert float((names["P"] - names["world"].P).abs().max()) < 1e-6
+    best = names["Wanted"](names["world"].P, torch.eye(68)[60].double(), 0.95).mdp.solve()
+    assert float(names["plan"].value) == pytest.approx(float(best.value))
+
+
 def test_commands_on_the_pages_name_systems_that_are_built(families):
     known = systems()
     for text in families.written().values():

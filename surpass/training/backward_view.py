@@ -42,28 +42,28 @@ class Visits:
     what is older has weight gamma^window at most, and is let go."""
 
     def __init__(self, n: int, window: int, gamma: float, dtype: torch.dtype) -> None:
-        self.gamma, self.window = gamma, window
-        self.held, self.weight = torch.ones(n, window, dtype=dtype), torch.zeros(n, window)
-        self.weight = self.weight.to(dtype)
-        self.pair = torch.zeros(n, window, dtype=torch.long)
+        self.gamma, self.window, self.steps = gamma, window, 0
+        self.held = torch.ones(n, window, dtype=dtype)
         self.age = torch.zeros(n, window, dtype=dtype)
-        self.alive = torch.zeros(n, window, dtype=torch.bool)
-        self.steps = 0
+        self.discount = torch.zeros(n, window, dtype=dtype)  # gamma^age, 0 where there is none
+        self.weight = torch.zeros(n, window, dtype=dtype)
+        self.pair = torch.zeros(n, window, dtype=torch.long)
 
     def step(self, rule: Rule, pair: Int[Tensor, "n"], ratio: Float[Tensor, "n"]) -> None:
         """Multiply the traces of all earlier decisions by the ratio of this one, then append it:
         its own ratio never touches its own trace."""
         self.age += 1
+        self.discount *= self.gamma
         self.held, beta = rule(Trail(self.held, ratio[:, None], self.age))
-        self.weight = torch.where(self.alive, self.gamma**self.age * beta, 0.0)
+        self.weight = self.discount * beta
         at = self.steps % self.window
-        self.pair[:, at], self.age[:, at], self.alive[:, at] = pair, 0.0, True
-        self.held[:, at] = self.weight[:, at] = 1.0
+        self.pair[:, at], self.age[:, at] = pair, 0.0
+        self.held[:, at] = self.discount[:, at] = self.weight[:, at] = 1.0
         self.steps += 1
 
     def end(self, over: Tensor) -> None:
         """Forget the decisions of the runs whose episode is over, [n]."""
-        self.alive &= ~over[:, None]
+        self.discount *= (~over)[:, None]
 
 
 @torch.no_grad()
@@ -115,7 +115,7 @@ def backward_view(
         change = rate * visits.weight * delta[:, None]
         q.view(-1).index_add_(0, at.view(-1), change.view(-1))
         visits.end(over)
-        kept = torch.where(over[:, None, None], q, kept)
+        kept[over] = q[over]
         episode += over
         s = torch.where(over, draw(mdp.d0.expand(n, -1), generator), after)
         if watch is not None and t % every == every - 1:
