@@ -36,6 +36,7 @@ NAMES_OF: dict[str, tuple[str, ...]] = {
     "instrument": ("instrument",),
     "weight": ("weight",),
     "source": ("source",),
+    "task": ("task",),
 }  # fmt: skip
 """What a column may be called, by the field of `Transitions` that it fills."""
 
@@ -294,11 +295,12 @@ def _record(found: Mapping[str, Any]) -> Transitions:
         for k, v in found.items()
         if not k.startswith("extras/")
     }
-    for field in ("reward", "behavior_logp", "cost", "instrument", "weight", "source"):
+    for field in ("reward", "behavior_logp", "cost", "instrument", "weight"):
         if field in fields:
             fields[field] = fields[field].reshape(rows)
-    if "source" in fields:
-        fields["source"] = fields["source"].long()
+    for field in ("source", "task"):
+        if field in fields:
+            fields[field] = fields[field].reshape(rows).long()
     extras = {
         k.removeprefix("extras/"): torch.from_numpy(np.require(v, requirements=["C", "W"]))
         for k, v in found.items()

@@ -20,7 +20,8 @@ from surpass.parts import Nets, Part, State, part
 __all__ = [
     "above", "batch_centered", "best_of_group", "capped", "everything", "ewma_standardized", "gae",
     "group_centered", "group_mean", "group_size", "group_standardized", "imitating",
-    "kl_in_reward", "leave_one_out", "ones", "overlong", "returns", "share_kept", "success_gate",
+    "kl_in_reward", "leave_one_out", "ones", "overlong", "recorded", "returns", "share_kept",
+    "success_gate",
     "value_loss", "values", "whitened", "with_columns", "with_signal",
 ]  # fmt: skip
 
@@ -77,6 +78,12 @@ def over_decisions(value: Float[Tensor, "B"], seq: Sequences) -> Float[Tensor, "
 def ones(seq: Sequences, /) -> Float[Tensor, "B T"]:
     """1 at every decision: imitation."""
     return decided(seq.mask)
+
+
+@part(needs=("advantage",))
+def recorded(seq: Sequences, /) -> Float[Tensor, "B T"]:
+    """The column `advantage` that the log has: each step was judged before."""
+    return seq.extras["advantage"] * decided(seq.mask)
 
 
 @part

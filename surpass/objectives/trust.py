@@ -17,8 +17,8 @@ from surpass.objectives.views import Steps
 from surpass.parts import part
 
 __all__ = [
-    "balanced_clip", "clip", "decoupled_clip", "dual_clip", "gain", "importance", "nll",
-    "off_policy", "ratio_loss", "unclipped",
+    "balanced_clip", "clip", "decoupled_clip", "dual_clip", "exponential_gain", "gain",
+    "importance", "nll", "off_policy", "ratio_loss", "unclipped",
 ]  # fmt: skip
 
 
@@ -80,6 +80,15 @@ def importance(s: Steps, /) -> Float[Tensor, "B T"]:
 def gain(s: Steps, /) -> Float[Tensor, "B T"]:
     """The advantage, as a factor."""
     return s.advantage
+
+
+@part
+def exponential_gain(s: Steps, /, beta: float = 1.0, cap: float = 20.0) -> Float[Tensor, "B T"]:
+    """min(exp(A / beta), cap), as a factor: `stop(exponential_gain()) * nll()` is AWR.
+
+    "Advantage-Weighted Regression: Simple and Scalable Off-Policy Reinforcement Learning" (2019).
+    """
+    return (s.advantage / beta).exp().clamp(max=cap)
 
 
 @part

@@ -79,7 +79,11 @@ class Simulator(Protocol):
 
 @runtime_checkable
 class VectorEnv(Protocol):
-    """n copies of an environment that reset themselves."""
+    """n copies of an environment that reset themselves.
+
+    It may have `notes`, columns [n] by name that say more of the step just made, such as the number
+    of the `task` that each copy is in; logs keep them.
+    """
 
     n: int
     spaces: Spaces

@@ -115,15 +115,24 @@ def joined(logs: Sequence[Transitions]) -> Transitions:
     out, first = [], 0
     names = ["behavior_logp", "available", "cost", "goal", "instrument", "task", "weight", "source"]
     missing = [k for k in (*names, "extras") if any(getattr(log, k) is None for log in logs)]
+    common = set() if "extras" in missing else set.intersection(*(_keys(log) for log in logs))
     for log in logs:
         part = log[:]
         part.note = None
         for name in missing:
             setattr(part, name, None)
+        if common:
+            part.extras = part.extras.select(*sorted(common))
+        elif part.extras is not None:
+            part.extras = None
         part.episode = part.episode - part.episode.min() + first
         first = int(part.episode.max()) + 1
         out.append(part)
     return torch.cat(out).described(logs[0].about)  # type: ignore[arg-type]
+
+
+def _keys(log: Transitions) -> set[str]:
+    return set() if log.extras is None else {str(k) for k in log.extras.keys()}  # noqa: SIM118
 
 
 def about_env(env: VectorEnv) -> About:

@@ -2,8 +2,9 @@
 
 Once per batch: log-probs of anchor and references, the signals' columns, the advantage, the
 selection. Per minibatch: log-probs of the policy, ratio, trust, reduction. The steps in `also`
-train what stands beside. A batch is rollouts of the policy, or states of a log with actions drawn
-anew by a net, which is one decision a sequence and one minibatch a batch.
+train what stands beside. A batch is rollouts of the policy; or steps of a log, with their logged
+actions or with actions drawn anew by a net, which is one decision a sequence and one minibatch a
+batch.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from surpass.policies.stochastic import score, stochastic
 from surpass.training.preferences import lowered_preferences
 from surpass.training.rollouts import SequenceRows
 
-__all__ = ["BatchColumns", "Surrogate", "drawn_anew", "lowered", "updates_for"]
+__all__ = ["BatchColumns", "Surrogate", "as_logged", "drawn_anew", "lowered", "updates_for"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,18 @@ def drawn_anew(nets: Nets, rows: Rows, /, by: str = "anchor") -> SequenceRows:
     return SequenceRows({k: v.detach() for k, v in columns.items()}, rows.sources, rows.log)
 
 
+@part
+def as_logged(nets: Nets, rows: Rows, /) -> SequenceRows:
+    """The steps of a batch of a log as sequences of one decision: all columns [B, 1, ...]; the mask
+    is the weight of each step, where the log has weights."""
+    group = torch.arange(len(rows), device=rows.obs.device)
+    alone = ("weight", "index")
+    columns = {k: column[:, None] for k, column in rows.columns.items() if k not in alone}
+    mask = rows.weight if "weight" in rows else torch.ones_like(rows.reward)
+    columns |= {"mask": mask[:, None], "group": group, "index": rows.index}
+    return SequenceRows(columns, rows.sources, rows.log)
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """The loss of a policy gradient on a minibatch of sequences: ratio, trust and reduction."""
@@ -148,16 +161,18 @@ def lowered(
     """
     if not isinstance(form, PolicyGradient):
         return lowered_preferences(form)
-    if form.source.kind not in ("rollouts", "resampled"):
-        raise InputError(f"on control a policy gradient learns from rollouts, not {form.source}")
+    if form.source.kind not in ("rollouts", "resampled", "log"):
+        raise InputError(
+            f"on control a policy gradient learns from rollouts or a log, not {form.source}"
+        )
     nets: dict[str, Any] = dict(form.nets)
     if "policy" not in nets:
         handed = isinstance((roles or {}).get("policy"), torch.nn.Module)
         own = Given("policy") if handed else (known or {}).get("policy", stochastic())
         nets = {"policy": own, **nets}
-    anew = form.source.kind == "resampled"
+    still = form.source.kind != "rollouts"
     each = isinstance(form.anchor, Copy) and form.anchor.every == "batch" and not form.anchor.lag
-    moving = anew or not each
+    moving = still or not each
     if moving:
         nets["anchor"] = form.anchor
     derive = BatchColumns(
@@ -184,11 +199,12 @@ def lowered(
 def _source(form: PolicyGradient, derive: Any) -> tuple[Source, tuple[Any, ...]]:
     """Where batches come from, and what is derived in the update itself."""
     options = dict(form.source.options)
-    if form.source.kind == "resampled":
+    if form.source.kind != "rollouts":
         if form.epochs * form.minibatches > 1:
-            raise InputError("states drawn anew make one minibatch a batch: epochs=1")
-        by = options.pop("by")
-        return replace(form.source, kind="log", options=options), (drawn_anew(by), derive)
+            raise InputError("steps of a log make one minibatch a batch: epochs=1")
+        anew = form.source.kind == "resampled"
+        taken = drawn_anew(options.pop("by")) if anew else as_logged()
+        return replace(form.source, kind="log", options=options), (taken, derive)
     options |= {"then": (*options.get("then", ()), derive),
                 "epochs": form.epochs, "minibatches": form.minibatches}  # fmt: skip
     return replace(form.source, options=options), ()

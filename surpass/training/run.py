@@ -303,6 +303,8 @@ class _Run:
                 write_trajectories(found, place)
         before = self.roles.get(leg.into)
         if isinstance(before, Transitions):
+            if before.source is not None and found.source is None:
+                found.source = torch.zeros_like(found.episode)  # the policy's own
             found = joined([before, found.to(before.reward.device)])
         self.roles[leg.into] = found
 

@@ -212,10 +212,12 @@ class Snapshots:
 
     def begin_anew(self, trained: set[str]) -> set[str]:
         """The nets that a stage does not take over by name: those that it declares as snapshots and
-        trains, which begin at what they are snapshots of, and the anchor of such a policy."""
+        trains, which begin at what they are snapshots of, the anchor of such a policy, and an
+        anchor that is a copy: trust is centered on the policy as the stage found it."""
         anew = {n for n in self.nets if n in trained}
         anchor = self.nets.get("anchor")
-        return anew | ({"anchor"} if anchor is not None and anchor.of in anew else set())
+        fresh = anchor is not None and (isinstance(anchor, Copy) or anchor.of in anew)
+        return anew | ({"anchor"} if fresh else set())
 
     def start_over(self, state: State, carried: set[str]) -> None:
         """Set the snapshots that were not carried over from a stage before to the nets they follow,

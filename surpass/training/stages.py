@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from surpass.data.records import Transitions
@@ -209,7 +210,8 @@ def collect(leg: Collect, nets: Any, spaces: Spaces, stream: Any, task: Any, see
 
 def gather(policy: InEnvironment, task: Any, episodes: int, seed: int) -> Transitions:
     """So many whole episodes of a policy, each the first of its copy of the environment, so that
-    short ones are not preferred.
+    short ones are not preferred. What the environment says of each step in `notes` is kept: `task`,
+    and other columns as extras.
 
     Raises:
         InputError: when an episode does not end within 100,000 steps.
@@ -240,6 +242,7 @@ def _first_episodes(policy: Any, env: Any, obs: Tensor, count: int) -> Transitio
         }  # fmt: skip
         if acted.logp is not None:
             row["behavior_logp"] = acted.logp.to(device)
+        row |= {f"note.{k}": v for k, v in getattr(env, "notes", {}).items()}
         rows.append(row)
         alive = alive & ~(after.terminated | after.truncated)
         obs = after.obs
@@ -247,4 +250,8 @@ def _first_episodes(policy: Any, env: Any, obs: Tensor, count: int) -> Transitio
     episode = torch.arange(env.n, device=device).repeat_interleave(len(rows))
     kept = columns.pop("alive")
     flat = {k: v[kept] for k, v in columns.items()}
-    return Transitions(**flat, episode=episode[kept], batch_size=[int(kept.sum())])  # type: ignore[call-arg]
+    notes = {k.removeprefix("note."): flat.pop(k) for k in list(flat) if k.startswith("note.")}
+    size = [int(kept.sum())]
+    task = notes.pop("task", None)
+    extras = TensorDict(notes, batch_size=size) if notes else None  # type: ignore[arg-type]
+    return Transitions(**flat, episode=episode[kept], task=task, extras=extras, batch_size=size)  # type: ignore[call-arg]

@@ -199,8 +199,23 @@ def age(log: Transitions) -> Tensor:
     return position - torch.cummax(torch.where(first, position, 0), 0).values
 
 
+def progress(log: Transitions) -> Tensor:
+    """t / T of each row, the steps of an episode counted t = 1 .. T, [N]."""
+    _, place = torch.unique_consecutive(log.episode, return_inverse=True)
+    length = torch.bincount(place)[place]
+    return (age(log) + 1).float() / length
+
+
+def outcome(log: Transitions) -> Tensor:
+    """What the episode of each row earned in all, [N]."""
+    returns, place = episode_returns(log)
+    return returns[place].float()
+
+
 COLUMNS: dict[str, Callable[[Transitions, Tables, Source], Tensor]] = {
     "age": lambda log, t, s: age(log),
+    "progress": lambda log, t, s: progress(log),
+    "outcome": lambda log, t, s: outcome(log),
     "return_to_go": lambda log, t, s: return_to_go(log, t["reward"], s.options.get("gamma", 0.99)),
     "next_action": lambda log, t, s: next_action(log, t["action"]),
     "labeled": lambda log, t, s: labeled(log),

@@ -1,0 +1,70 @@
+"""Q-Evolve: an agent in words that improves on its own logged episodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from surpass.critics.commands import command_critic, text_value
+from surpass.critics.process_rewards import process_rewards
+from surpass.data.selecting import only
+from surpass.forms import (
+    Collect,
+    Learner,
+    Net,
+    PolicyGradient,
+    Repeat,
+    Stage,
+    Stages,
+    Transform,
+    adam,
+    copy,
+    ema,
+    log,
+    train,
+)
+from surpass.objectives.advantage import gae, recorded, whitened
+from surpass.objectives.bellman import state_value, td
+from surpass.objectives.divergence import k3
+from surpass.objectives.text_turns import step_outcome, text_feedback
+from surpass.objectives.trust import clip
+from surpass.objectives.value import clone, expectile
+from surpass.parts import Part
+from surpass.policies.acting import none, sampled
+from surpass.policies.commands import command_scorer
+from surpass.registry import system
+
+__all__ = ["q_evolve"]
+
+
+@system("q-evolve")
+def q_evolve(
+    cycles: int = 2, episodes: int = 36, low: float = 0.3, high: float = 0.2, alpha: float = 0.01,
+    tau: float = 0.8, gamma: float = 0.99, lam: float = 0.95, penalty: float = -0.1,
+    lr: float = 1e-3, step: float = 3e-4, batch: int = 128, cloning: int = 100, critic: int = 500,
+    improve: int = 60,
+    weight: Part[..., Any] | None = step_outcome(), rule: Part[..., Any] | None = None,
+    trust: Part[..., Any] | None = None, policy: Net = command_scorer(),
+    nets: tuple[Net, Net] = (command_critic(2), text_value()),
+) -> Stages:  # fmt: skip
+    """Clone the log's demonstrations (`source` 1); then each cycle: collect, fit V to the
+    tau-expectile of Q, both weighed, on the reward with text feedback; GAE on the log's own reward
+    makes process rewards; a clipped update with a KL to the clone, on the same log."""
+    cloned = Learner({"policy": policy}, (train("policy", clone("policy"), adam(lr)),),
+                     sampled("policy"), log(batch))  # fmt: skip
+    errors = expectile(tau), td(state_value(), gamma)
+    losses = errors if weight is None else tuple(weight * error for error in errors)
+    judge = Learner(
+        {"q": nets[0], "v": nets[1], "q_target": ema("q")},
+        tuple(train(net, loss, adam(lr)) for net, loss in zip("vq", losses, strict=True)),
+        none(), log(batch), prepare=(text_feedback(penalty, penalty, penalty),),
+    )  # fmt: skip
+    better = PolicyGradient(
+        recorded(), clip(low, high) + alpha * k3() if trust is None else trust, source=log(batch),
+        anchor=copy("policy"), nets={"reference": copy("policy")}, optimizer=adam(step),
+    )  # fmt: skip
+    advantages = process_rewards(whitened(gae(gamma, lam)) if rule is None else rule)
+    cycle = (
+        Stage(Transform(only(source=1))), Collect("policy", episodes, "log"), Stage(judge, critic),
+        Stage(Transform(advantages)), Stage(better, improve),
+    )  # fmt: skip
+    return Stages((Stage(cloned, cloning), Repeat(cycles, cycle)))
