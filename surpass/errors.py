@@ -32,6 +32,7 @@ _EXTRA_OF = {
     "tensorboard": "control", "transformers": "language", "peft": "language",
     "tokenizers": "language", "datasets": "language", "math_verify": "language",
     "onnx": "serve", "onnxruntime": "serve", "fastapi": "serve", "uvicorn": "serve",
+    "scienceworld": "agents",
 }  # fmt: skip
 
 

@@ -184,7 +184,8 @@ def _rows() -> Tensors:
         "multiplier": torch.rand(B, 3),
         "labeled": torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0]),
         "source": torch.tensor([0, 1, 0, 0, 1, 0, 1, 0]), "age": torch.rand(B),
-        "q_target": torch.randn(B),
+        "q_target": torch.randn(B), "progress": torch.rand(B), "earned": torch.randn(B),
+        "feedback": torch.tensor([0, 1, 2, 3, 0, 2, 3, 0]),
     }  # fmt: skip
 
 
@@ -224,7 +225,7 @@ def _as_steps(t: Tensors, rows: slice = slice(None)) -> Steps:
 
 def _sequences() -> Tensors:
     names = ("value", "next_value", "value_target", "median", "soft_value", "log_partition",
-             "gain", "log_ratio")  # fmt: skip
+             "gain", "log_ratio", "q", "advantage")  # fmt: skip
     found = {n: torch.randn(B, T) for n in names}
     found |= {n: -torch.rand(B, T) - 0.2 for n in ("behavior_logp", "ref_logp")}
     return {**found, "reward": torch.randn(B, T) * MASK, "obs": torch.randn(B, T, 3),

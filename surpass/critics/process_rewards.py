@@ -42,7 +42,7 @@ def process_rewards(
         batch_size=[1],  # type: ignore[call-arg]
     )  # fmt: skip
     found = rule(whole)
-    judged = log[:]
+    judged = log.clone(recurse=False)  # type: ignore[call-arg]
     judged.note = log.note
     before = {} if log.extras is None else dict(log.extras.items())
     advantage = (found["advantage"] if isinstance(found, dict) else found)[0]

@@ -19,7 +19,7 @@ def only(nets: Nets, log: Transitions, /, source: int = 0) -> Transitions:
         InputError: when no row is left.
     """
     if log.source is None:
-        named = log[:]
+        named = log.clone(recurse=False)  # type: ignore[call-arg]
         named.note, named.source = log.note, torch.full_like(log.episode, source)
         return named
     return _some(log, log.source == source, f"no row of the log is of source {source}")

@@ -1,5 +1,6 @@
-"""Words as numbers without a vocabulary: each word, and each pair of neighbors, is hashed into one of
-so many buckets (Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009)."""
+"""Words as numbers without a vocabulary: each word, and each pair of neighbors, is hashed into one
+of so many buckets (Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009).
+"""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ _PLAIN = re.compile(r"[a-z0-9]+")
 
 @lru_cache(maxsize=65_536)
 def hashed_words(text: str, buckets: int, pairs: bool = True) -> tuple[int, ...]:
-    """The buckets 1 .. buckets - 1 of a text's words in their order, then of its pairs of words that
-    no sign stands between; 0 is left for what is no word."""
+    """The buckets 1 .. buckets - 1 of a text's words in their order, then of its pairs of words
+    that no sign stands between; 0 is left for what is no word."""
     last, words, joined = "", [], []
     for piece in _WORD.findall(text.lower()):
         plain = _PLAIN.fullmatch(piece) is not None

@@ -14,14 +14,14 @@ from surpass.parts import Nets, part
 __all__ = ["q_minus_v", "step_outcome", "text_feedback"]
 
 
-@part(needs=("progress", "outcome"))
+@part(needs=("progress", "earned"))
 def step_outcome(nets: Nets, rows: Rows, /) -> Float[Tensor, "B"]:
     """w_t = 0.5 + 0.5 (t/T + d), turns t = 1 .. T, d = 1 where the episode earned something: late
     turns and successes weigh up to 1.5, early turns of failures near 0.5.
 
     Self-evolving LLM agents with in-distribution Optimization (Q-Evolve, 2026).
     """
-    return 0.5 + 0.5 * (rows.progress + (rows.outcome > 0).to(rows.progress.dtype))
+    return 0.5 + 0.5 * (rows.progress + (rows.earned > 0).to(rows.progress.dtype))
 
 
 @part(needs=("feedback",))

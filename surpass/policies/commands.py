@@ -81,8 +81,8 @@ class TextLayout:
 
 
 class Context(nn.Module):
-    """The context as n vectors [n, B, o]: a word's embedding is one for all bags, a linear map and a
-    perceptron of the bags are added."""
+    """The context as n vectors [n, B, o]: a word's embedding is one for all bags, a linear map and
+    a perceptron of the bags are added."""
 
     def __init__(
         self, layout: TextLayout, n: int, width: int, hidden: tuple[int, ...], gives: int
@@ -142,7 +142,9 @@ class CommandScores(nn.Module):
 
 
 @part
-def command_scorer(spaces: Spaces, /, width: int = 64, hidden: tuple[int, ...] = (64,)) -> nn.Module:
+def command_scorer(
+    spaces: Spaces, /, width: int = 64, hidden: tuple[int, ...] = (64,)
+) -> nn.Module:
     """A softmax over the commands on offer of the product of two bag-of-words encoders.
 
     Its log-probs are those of the constrained distribution that is sampled.

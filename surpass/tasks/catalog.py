@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surpass.errors import InputError, atomic, nearest
-from surpass.tasks import language, preference, tables
+from surpass.tasks import language, preference, quest, science_world, tables
 from surpass.tasks.control import Acrobot, CartPole, MountainCar, Pendulum
 from surpass.tasks.maze import MAZES, PointMaze
 from surpass.tasks.point import PointMass
@@ -130,6 +130,14 @@ _MAZE_SETTINGS: dict[str, dict[str, Any]] = {
     "large": {"scale": 0.15, "horizon": 400},
 }
 
+_TEXT: dict[str, tuple[str, Callable[..., Any]]] = {
+    "text-quest": ("fetch a thing and put it where it belongs, a house in words", quest.text_quest),
+    "science-world": (
+        "elementary science in words (ScienceWorld; extra agents, Java)",
+        science_world.science_world,
+    ),
+}
+
 _LANGUAGE: dict[str, Callable[..., Any]] = {
     "modsum-lm": language.ModSum,
     "countdown-lite": language.Countdown,
@@ -149,6 +157,7 @@ def tasks() -> dict[str, str]:
         out[f"point-maze-{name}"] = f"a point in the maze {name!r}, sparse reward at the goal"
     for name in GRIDS:
         out[f"grid-{name}"] = f"the grid world {name!r}, tabular, with exact values"
+    out |= {name: line for name, (line, _) in _TEXT.items()}
     for name, make in _LANGUAGE.items():
         out[name] = make().summary
     return out
@@ -180,6 +189,8 @@ def _task(name: str, settings: dict[str, Any]) -> Task:
     if name.startswith("point-maze-") and name[11:] in MAZES:
         maze = PointMaze(name[11:], **{**_MAZE_SETTINGS[name[11:]], **settings})
         return ControlTask(name, tasks()[name], maze)
+    if name in _TEXT:
+        return _TEXT[name][1](**settings)
     if name in _LANGUAGE:
         return _LANGUAGE[name](**settings)
     if re.search(r"-v\d+$", name):

@@ -161,7 +161,8 @@ class Quest:
         there = [*self._way(world.room, self.room_of[source]), *_opening(source, world),
                  f"take {world.wanted}"]  # fmt: skip
         back = [*self._way(self.room_of[source], self.room_of[world.target]),
-                *_opening(world.target, world), f"put {world.wanted} in {world.target}"]  # fmt: skip
+                *_opening(world.target, world),
+                f"put {world.wanted} in {world.target}"]  # fmt: skip
         return there + back
 
     def _way(self, start: str, end: str) -> list[str]:

@@ -117,7 +117,7 @@ def joined(logs: Sequence[Transitions]) -> Transitions:
     missing = [k for k in (*names, "extras") if any(getattr(log, k) is None for log in logs)]
     common = set() if "extras" in missing else set.intersection(*(_keys(log) for log in logs))
     for log in logs:
-        part = log[:]
+        part = log.clone(recurse=False)  # type: ignore[call-arg]
         part.note = None
         for name in missing:
             setattr(part, name, None)

@@ -3,8 +3,8 @@
 A `TextEnv` is deterministic: a task number and the commands so far decide what it says. So a
 `TransitionTree` around it remembers every prefix that was played, and asks the environment only for
 what is new. `TextBatch` is n walks through one tree as a `VectorEnv`: an observation carries the
-goal, the last turns and the commands on offer (`surpass.policies.commands`), an action is the number
-of one of them.
+goal, the last turns and the commands on offer (`surpass.policies.commands`), an action is the
+number of one of them.
 """
 
 from __future__ import annotations
@@ -135,6 +135,18 @@ class TransitionTree:
         offered = () if step.done else tuple(self.env.admissible())
         return _Node(*step, self.env.goal, offered)
 
+    def gold(self, task: int) -> list[str]:
+        """An expert's commands in a task, as the environment knows them.
+
+        Raises:
+            InputError: when it knows none.
+        """
+        known = getattr(self.env, "gold", None)
+        if known is None:
+            raise InputError(f"{type(self.env).__name__} has no expert; it needs gold(task)")
+        self._at = None  # the environment may have played to find them
+        return list(known(task))
+
     def walk(self) -> Walk:
         """A way through the tree, itself a `TextEnv`; walks do not disturb each other."""
         return Walk(self)
@@ -192,6 +204,7 @@ class Game:
     def __init__(self, tree: TransitionTree, layout: TextLayout) -> None:
         self.walk, self.layout = tree.walk(), layout
         self.memory = (layout.bags - 1) // 2
+        self.refusals = tuple(getattr(tree.env, "refusals", REFUSALS))
         self.said: list[str] = []
 
     def begin(self, task: int) -> np.ndarray:
@@ -213,8 +226,7 @@ class Game:
         before = self.said[-1]
         step = self.walk.step(offered[number])
         self.said += [offered[number], step.observation]
-        refusals = getattr(self.walk.tree.env, "refusals", REFUSALS)
-        return step, feedback(before, step.observation, refusals=refusals)
+        return step, feedback(before, step.observation, refusals=self.refusals)
 
     def seen(self) -> np.ndarray:
         """The goal, what was seen and said last, and the commands on offer, as numbers [d].
@@ -337,7 +349,7 @@ class TextTask:
 
     Attributes:
         open: makes the environment, which all copies share.
-        games: those that are played. gold: the commands of an expert in a game, where known.
+        games: those that are played.
     """
 
     name: str
@@ -371,37 +383,64 @@ class TextTask:
 # demonstrations
 
 
-def demonstrations(env: TextBatch, gold: Callable[[int], Sequence[str]]) -> Transitions:
-    """An expert's episode of every game of a batch: `source` 1, `behavior_logp` 0, and `task` and
+def demonstrations(
+    task: TextTask, games: Sequence[int] | None = None, limit: int | None = None
+) -> Transitions:
+    """The expert's episode of every game: `source` 1, `behavior_logp` 0, and `task` and
     `extras["feedback"]` as `TextBatch.notes`.
 
+    An expert may say things in other words: of the commands on offer that begin alike, the one that
+    leads to the same observation is logged.
+
     Args:
-        gold: the expert's commands in a game.
+        games: those shown, all of the task's when not given. limit: turns that are shown of each.
 
     Raises:
-        InputError: when a command of the expert is not on offer.
+        InputError: when the environment knows no expert, or no command on offer does what the
+            expert's does.
     """
     rows: dict[str, list[Any]] = {k: [] for k in _COLUMNS}
-    game = Game(env.tree, env.layout)
-    for number, task in enumerate(env.games):
-        obs, commands = game.begin(task), list(gold(task))[: env.limit]
+    game = Game(task.tree, task.layout)
+    for number, played in enumerate(task.games if games is None else games):
+        obs, commands = game.begin(played), task.tree.gold(played)[:limit]
         for turn, text in enumerate(commands):
-            offered = game.walk.admissible()
-            if text not in offered:
+            chosen = _on_offer(game, text)
+            if chosen is None:
                 raise InputError(
-                    f"game {task}, turn {turn + 1}: the expert says {text!r}, which is not on offer"
+                    f"game {played}, turn {turn + 1}: the expert says {text!r}, and nothing on "
+                    "offer does the same"
                 )
-            step, heard = game.act(offered.index(text))
+            step, heard = game.act(chosen)
             after = game.seen()
             last = step.done or turn == len(commands) - 1
-            row = (obs, offered.index(text), step.reward, after, step.done, last and not step.done,
-                   number, task, heard)  # fmt: skip
+            row = (obs, chosen, step.reward, after, step.done, last and not step.done,
+                   number, played, heard)  # fmt: skip
             for column, value in zip(rows.values(), row, strict=True):
                 column.append(value)
             obs = after
             if step.done:
                 break
-    return _log(rows).described(about_env(env))
+    return _log(rows).described(about_env(task.make(1)))
+
+
+def _on_offer(game: Game, text: str) -> int | None:
+    """The number of the command, or of one that begins alike and leads to the same."""
+    walk, offered = game.walk, game.walk.admissible()
+    if text in offered:
+        return offered.index(text)
+    words = text.split()
+    alike = [c for c in offered if c.split()[0] == words[0]]
+    alike.sort(key=lambda c: -len(set(c.split()) & set(words)))
+
+    def after(said: str) -> str:
+        return walk.tree.child(walk.node, walk.task, walk.path, said).observation
+
+    wanted = after(text)
+    if feedback("", wanted, refusals=game.refusals) == 2:
+        return None
+    same = (c for c in alike[:8] if after(c) == wanted)
+    found = next(same, None)
+    return None if found is None else offered.index(found)
 
 
 _COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "episode", "task",

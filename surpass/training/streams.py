@@ -206,7 +206,7 @@ def progress(log: Transitions) -> Tensor:
     return (age(log) + 1).float() / length
 
 
-def outcome(log: Transitions) -> Tensor:
+def earned(log: Transitions) -> Tensor:
     """What the episode of each row earned in all, [N]."""
     returns, place = episode_returns(log)
     return returns[place].float()
@@ -215,7 +215,7 @@ def outcome(log: Transitions) -> Tensor:
 COLUMNS: dict[str, Callable[[Transitions, Tables, Source], Tensor]] = {
     "age": lambda log, t, s: age(log),
     "progress": lambda log, t, s: progress(log),
-    "outcome": lambda log, t, s: outcome(log),
+    "earned": lambda log, t, s: earned(log),
     "return_to_go": lambda log, t, s: return_to_go(log, t["reward"], s.options.get("gamma", 0.99)),
     "next_action": lambda log, t, s: next_action(log, t["action"]),
     "labeled": lambda log, t, s: labeled(log),

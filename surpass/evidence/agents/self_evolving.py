@@ -16,17 +16,15 @@ from surpass.objectives.text_turns import q_minus_v
 from surpass.objectives.trust import exponential_gain, nll
 from surpass.objectives.value import clone
 from surpass.parts import stop
-from surpass.policies.acting import InEnvironment, best_of, sampled
+from surpass.policies.acting import InEnvironment, sampled
 from surpass.policies.commands import command_scorer
-from surpass.tasks.quest import Quest, text_quest
-from surpass.tasks.text import TextBatch, TextTask, demonstrations
-from surpass.training import run
+from surpass.tasks.text import TextBatch, TextTask
 from surpass.training.stages import gather
 
 WIDTH = 32
 HOUSE: dict[str, Any] = {"rooms": 5, "things": 4, "house": 1, "limit": 20, "buckets": 256}
 GAMES, SHOWN, HELD, TRIES = 24, 8, 24, 10
-COUNTS: dict[str, Any] = {"cycles": 2, "episodes": 3 * GAMES, "cloning": 60, "critic": 500,
+COUNTS: dict[str, Any] = {"cycles": 2, "episodes": 3 * GAMES, "cloning": 150, "critic": 500,
                           "improve": 60}  # fmt: skip
 NETS = (command_critic(2, WIDTH, (WIDTH,)), text_value(1, WIDTH, (WIDTH,)))
 SCORER = command_scorer(WIDTH, (WIDTH,))
@@ -38,7 +36,7 @@ def evolving(**changed: Any) -> Stages:
 
 
 def filtered(step: float) -> Stages:
-    """Clone, then each cycle: collect, keep what succeeded, clone that beside the demonstrations."""
+    """Clone, then each cycle: collect, keep what succeeded, clone that and the demonstrations."""
     learner = Learner({"policy": SCORER}, (train("policy", clone("policy"), adam(step)),),
                       sampled("policy"), log(128))  # fmt: skip
     cycle = (

@@ -46,9 +46,23 @@ def q_evolve(
     trust: Part[..., Any] | None = None, policy: Net = command_scorer(),
     nets: tuple[Net, Net] = (command_critic(2), text_value()),
 ) -> Stages:  # fmt: skip
-    """Clone the log's demonstrations (`source` 1); then each cycle: collect, fit V to the
-    tau-expectile of Q, both weighed, on the reward with text feedback; GAE on the log's own reward
-    makes process rewards; a clipped update with a KL to the clone, on the same log."""
+    """Clone demonstrations; then each cycle collect `episodes`, fit an implicit critic to both,
+    make its multi-step advantages process rewards, and improve the policy on the same log.
+
+        V: expectile(tau) of Q,  Q: (r + text feedback) + gamma V(s'),  weighed by step_outcome
+        A: GAE(gamma, lam) on r alone, standardized over the log
+        pi: -min(ratio A, clip(ratio, 1 - low, 1 + high) A) + alpha KL(pi || clone)
+
+    It needs a log of demonstrations and a text task to act in; the policy handed over is the
+    trained net `policy`. The log of a cycle is the demonstrations and the episodes of that cycle.
+    A reconstruction where the paper is silent: tau, gamma, lam, the bounds, alpha, penalties and
+    learning rates are ours, and turns are counted from 1 in the weights.
+
+    Args:
+        weight: of the critic's losses; None weighs all rows alike. rule: the advantage of the log.
+        trust: the loss per decision. policy, nets: the actor; Q and V.
+        lr, step: learning rates of clone and critic, and of the improvement.
+    """
     cloned = Learner({"policy": policy}, (train("policy", clone("policy"), adam(lr)),),
                      sampled("policy"), log(batch))  # fmt: skip
     errors = expectile(tau), td(state_value(), gamma)
