@@ -142,12 +142,16 @@ def build(key: str, **hyper: Any) -> Any:
     """A system's form with some hyperparameters set.
 
     Raises:
-        InputError: when a hyperparameter is misspelled, naming those there are.
+        InputError: when a hyperparameter is misspelled, naming those there are, or one without a
+            default is missing.
     """
     function = recipe(key)
     known = inspect.signature(function).parameters
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in hyper]
     for name in hyper:
         if name not in known:
             hint = nearest(name, list(known))
             raise InputError(f"{key} has no {name!r}{hint}; it has {', '.join(known)}")
+    if missing:
+        raise InputError(f"{key} needs {', '.join(missing)}; surpass show {key} says what they are")
     return function(**hyper)

@@ -56,6 +56,19 @@ def test_the_catalogue_is_in_the_list_whole(capsys):
     assert sum(e["paper"] != "" for e in entries) == len(entries) >= 248
 
 
+def test_what_cannot_be_trained_as_asked_is_said_in_a_line(tmp_path, capsys):
+    from surpass.data.trajectories import write_trajectories
+    from surpass.tasks.worlds import chain
+
+    mdp = chain(3)
+    log = str(tmp_path / "log.parquet")
+    write_trajectories(mdp.transitions(mdp.uniform(), 4, 5), tmp_path / "log.parquet")
+    line = failing(capsys, "train", "p-learning:net", "--data", log, "--steps", "1")
+    assert "needs low, high" in line and "surpass show p-learning:net" in line
+    line = failing(capsys, "train", "p-learning", "--data", log, "--steps", "1")
+    assert "a Planner is called, not trained" in line
+
+
 def test_show_prints_paper_recipe_and_defaults(capsys):
     assert main(["show", "clipped-ips"]) == 0
     out = capsys.readouterr().out

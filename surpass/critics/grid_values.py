@@ -15,7 +15,9 @@ from surpass.errors import InputError
 __all__ = ["GoalGrid", "Grid", "goal_grid"]
 
 Moves = Callable[[Float[Tensor, "N d"], Int[Tensor, "N"]], Float[Tensor, "N d"]]
-Arriving = Callable[[Float[Tensor, "... d"], Tensor], Float[Tensor, "..."]]
+Arriving = Callable[[Float[Tensor, "N d"], Float[Tensor, "N k"]], Float[Tensor, "N"]]
+"""From states and the goals of each, [N, k]: what arriving pays, or whether it ends (0.0 or 1.0).
+What it needs to know of goals stands in them, so that it can be compiled."""
 
 
 class Grid:
@@ -52,18 +54,29 @@ class Grid:
 
 
 class GoalGrid(nn.Module):
-    """An agent of G goals: action values [G, A, N] at the points of a grid, linear between them
-    along each dimension, and differentiable in the state."""
+    """An agent of G goals [G, k]: action values [G, A, N] at the points of a grid, linear between
+    them along each dimension, and differentiable in the state."""
 
     q: Tensor
+    goals: Tensor
 
     def __init__(
-        self, grid: Grid, q: Float[Tensor, "G A N"], reward: Arriving, done: Arriving
-    ) -> None:
+        self, grid: Grid, q: Float[Tensor, "G A N"], goals: Float[Tensor, "G k"], reward: Arriving,
+        done: Arriving,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.grid, self.goals, self.actions = grid, q.shape[0], q.shape[1]
+        self.grid, self.actions = grid, q.shape[1]
         self.register_buffer("q", q)
-        self.reward, self.done = reward, done
+        self.register_buffer("goals", goals)
+        self._reward, self._done = reward, done
+
+    def reward(self, obs: Float[Tensor, "B d"], goal: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """What arriving pays, by the number of each row's goal."""
+        return self._reward(obs, self.goals[goal])
+
+    def done(self, obs: Float[Tensor, "B d"], goal: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """1 where arriving ends the episode."""
+        return self._done(obs, self.goals[goal])
 
     def all(self, obs: Float[Tensor, "B d"], goal: Int[Tensor, "B"]) -> Float[Tensor, "B A"]:
         """The values of all actions toward a goal of each row."""
@@ -83,7 +96,7 @@ def goal_grid(
     moves: Moves,
     grid: Grid,
     actions: int,
-    goals: int,
+    goals: Float[Tensor, "G k"],
     reward: Arriving,
     done: Arriving,
     gamma: float = 0.99,
@@ -95,9 +108,8 @@ def goal_grid(
         Q(s, a, g) = r(s', g) + gamma (1 - done(s', g)) max_a' Q(s', a', g),   s' = moves(s, a)
 
     Args:
-        moves: s' of points [N, d] and actions [N]. reward, done: of arriving in states [N, d] with
-            goals [N], as 0.0 or 1.0 the latter. sweeps: at most, until no value moves by more than
-            `tolerance`.
+        moves: s' of points [N, d] and actions [N]. goals: [G, k]. reward, done: of arriving.
+        sweeps: at most, until no value moves by more than `tolerance`.
     """
     points = grid.points
     n = len(points)
@@ -105,8 +117,8 @@ def goal_grid(
     flat = after.flatten(0, 1)
     place, weight = grid.corners(flat)
     q = []
-    for g in range(goals):
-        which = torch.full((len(flat),), g)
+    for goal in goals:
+        which = goal.expand(len(flat), -1)
         paid, goes_on = reward(flat, which), gamma * (1.0 - done(flat, which))
         weights = weight * goes_on[:, None]
         v = torch.zeros(n)
@@ -117,4 +129,4 @@ def goal_grid(
             if moved <= tolerance:
                 break
         q.append((paid + (v[place] * weights).sum(-1)).view(actions, n))
-    return GoalGrid(grid, torch.stack(q), reward, done)
+    return GoalGrid(grid, torch.stack(q), goals, reward, done)

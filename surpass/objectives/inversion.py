@@ -134,11 +134,12 @@ def explained(
     """|Q(s, a, g) - m(f(s, a), g)| of a model f of a deterministic world, at states and actions of
     the batch and goals drawn evenly; or its square.
 
-    The agent is a net with `goals` (their number), `all(obs, goal)` [B, A], and `reward(obs, goal)`
-    and `done(obs, goal)` [B] of arriving. Its weights stay; gradient reaches f through its inputs.
+    The agent is a net with `goals` [G, k] and, by their numbers, `all(obs, goal)` [B, A], and
+    `reward(obs, goal)` and `done(obs, goal)` [B] of arriving, as
+    `surpass.critics.grid_values.GoalGrid`. Its weights stay; gradient reaches f through its inputs.
     """
     judge = nets[agent]
-    goal = torch.randint(judge.goals, rows.obs.shape[:1], device=rows.obs.device)
+    goal = torch.randint(judge.goals.shape[0], rows.obs.shape[:1], device=rows.obs.device)
     with torch.no_grad():
         believed = judge.all(rows.obs, goal).gather(-1, rows.action.long()[:, None])[:, 0]
     after = nets[model](rows.obs, rows.action)

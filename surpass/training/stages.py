@@ -23,6 +23,7 @@ from surpass.forms import (
     Ema,
     Learner,
     Monitor,
+    Planner,
     Pool,
     Reading,
     Repeat,
@@ -134,7 +135,10 @@ def _learner(form: Any, roles: Mapping[str, Any], known: Mapping[str, Any]) -> L
     """The learner of a stage, with the nets of those before, frozen where it does not name them."""
     learner = lowered(form, roles, known)
     if not isinstance(learner, Learner):
-        raise InputError(f"a {type(learner).__name__} is not run by the compiled executor")
+        kind = type(learner).__name__
+        if isinstance(learner, Planner):
+            raise InputError(f"a {kind} is called, not trained: solve(...) of what it plans in")
+        raise InputError(f"a {kind} is not run by the compiled executor")
     frozen = {n: _frozen(n, known) for n in known if n not in learner.nets}
     return replace(learner, nets={**frozen, **learner.nets}) if frozen else learner
 

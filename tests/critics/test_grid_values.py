@@ -29,15 +29,15 @@ def test_linear_functions_are_exact_between_the_points():
 
 def walk(points=11, gamma=0.9):
     """Left or right by one tenth on [0, 1]; goals are the ends."""
-    ends = torch.tensor([0.0, 1.0])
+    ends = torch.tensor([[0.0], [1.0]])
 
     def moves(x, a):
         return (x + 0.1 * (2.0 * a[:, None].float() - 1.0)).clamp(0.0, 1.0)
 
     def there(x, g):
-        return ((x[..., 0] - ends[g]).abs() < 0.01).float()
+        return ((x - g).abs()[:, 0] < 0.01).float()
 
-    return goal_grid(moves, Grid((0.0,), (1.0,), points), 2, 2, there, there, gamma)
+    return goal_grid(moves, Grid((0.0,), (1.0,), points), 2, ends, there, there, gamma)
 
 
 def test_the_values_of_a_walk_to_either_end():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from surpass.critics.ensembles import critic
+from surpass.errors import InputError
 from surpass.forms import Learner, Planner, adam, copy, log, train
 from surpass.objectives.traces import greedy_target, recency_bounded, traced
 from surpass.parts import part
@@ -49,7 +50,12 @@ def rbis(
         lam: how far back credit reaches. epsilon: of the greedy policy that is learned about.
         length: of the segments, beyond which nothing is credited. every: updates between copies of
             the target net. lr, batch, hidden: of the net's training, batch in segments.
+
+    Raises:
+        InputError: when lam does not lie in [0, 1].
     """
+    if not 0 <= lam <= 1:
+        raise InputError(f"lam lies in [0, 1], not at {lam}")
     return Learner(
         nets={"q": critic(1, hidden), "q_target": copy("q", every=every)},
         update=(train("q", traced(recency_bounded(lam), greedy_target(epsilon), gamma), adam(lr)),),

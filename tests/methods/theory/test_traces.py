@@ -99,6 +99,8 @@ def test_a_net_learns_the_optimal_values_of_a_log_of_random_actions():
         bare = log.clone()
         bare.behavior_logp = None
         sp.train(recipe, bare, steps=1, compile=False)
+    with pytest.raises(InputError, match="lam lies in"):
+        sp.rbis(1.5)
 
 
 def test_the_table_finds_the_shortest_way():

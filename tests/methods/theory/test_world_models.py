@@ -47,16 +47,16 @@ class Nets(dict):
 
 def corridor():
     """One dimension, pushes of -0.1, 0 or 0.2; goals at both ends and in the middle."""
-    ends = torch.tensor([0.0, 0.5, 1.0])
+    ends = torch.tensor([[0.0], [0.5], [1.0]])
 
     def moves(x, a):
         return (x + torch.tensor([-0.1, 0.0, 0.2])[a][:, None]).clamp(0.0, 1.0)
 
     def worth(x, g):  # smooth, so that one step of gradient says where to go
-        return torch.exp(-8.0 * (x[..., 0] - ends[g]).square())
+        return torch.exp(-8.0 * (x - g).square()[:, 0])
 
-    never = lambda x, g: torch.zeros_like(x[..., 0])  # noqa: E731
-    agent = goal_grid(moves, Grid((0.0,), (1.0,), 41), 3, 3, worth, never, 0.8)
+    never = lambda x, g: torch.zeros_like(x[:, 0])  # noqa: E731
+    agent = goal_grid(moves, Grid((0.0,), (1.0,), 41), 3, ends, worth, never, 0.8)
     return moves, agent
 
 
