@@ -24,7 +24,7 @@ __all__ = [
     "Acted", "Adam", "Best", "Collect", "Copy", "Descent", "Ema", "Estimator", "Explorer", "Form",
     "Given",
     "Learner", "Monitor", "Net", "Outlook", "Pairwise", "Planner", "Policy", "PolicyGradient",
-    "Pool", "Project",
+    "Pool", "Prioritized", "Project",
     "Reading", "Repeat", "Scored", "Snapshot", "Source", "Spaces", "Stage", "Stages", "Steering",
     "Study", "Train",
     "Transform", "adam", "beside", "best", "box", "copy", "ema", "given", "log", "mix", "pairs",
@@ -306,6 +306,25 @@ def project(net: str, rule: Part[[Any], Any], every: int = 1) -> Project:
 
 # ----------------------------------------------------------------------------------------------
 # sources
+
+
+@dataclass(frozen=True)
+class Prioritized:
+    """Rows of a log drawn by how wrong the nets are about them: P(i) in proportion to
+    (error_i + eps)^alpha, each loss weighted by (N P(i))^-beta over the largest such weight.
+
+    Prioritized Experience Replay (2015), which renews the priorities of the rows just drawn; a log
+    does not grow, so here those of all rows are renewed every `every` updates.
+
+    Attributes:
+        error: of each row [B], a part of nets and a batch, such as `td_error(best_action())`.
+    """
+
+    error: Part[[Nets, Any], Any]
+    alpha: float = 0.6
+    beta: Number = 0.4
+    every: int = 500
+    eps: float = 1e-3
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from surpass.parts import Nets, Part, part
 __all__ = [
     "apart", "behavior_penalized", "clipped_double", "conservative", "expected", "logged_return",
     "max_backup",
-    "sarsa", "soft", "state_value", "subset_min", "target_of", "td",
+    "sarsa", "soft", "state_value", "subset_min", "target_of", "td", "td_error",
 ]  # fmt: skip
 
 Backup = Part[[Nets, Rows], Tensor]
@@ -62,6 +62,15 @@ def td(
     """
     y = target_of(nets, rows, backup, gamma, clamp)
     return nets[q].fit(rows.obs, rows.action, y, huber).sum(0)
+
+
+@part
+def td_error(
+    nets: Nets, rows: Rows, /, backup: Any, gamma: float = 0.99, q: str = "q"
+) -> Float[Tensor, "B"]:
+    """|y - Q(s, a)|, the mean over the critics: how wrong they are about a row."""
+    y = target_of(nets, rows, backup, gamma)
+    return (nets[q](rows.obs, rows.action) - y).abs().mean(0)
 
 
 # ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ it needs a further package, and cannot read text columns.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ _BOTH = {"bitwise_and.Tensor": "And", "bitwise_or.Tensor": "Or", "logical_and.de
          "logical_or.default": "Or"}  # fmt: skip
 _SAME = ("clone.default", "alias.default", "detach.default", "contiguous.default",
          "lift_fresh_copy.default")  # fmt: skip
+_SIZES = {operator.mul: "Mul", operator.floordiv: "Div", operator.add: "Add"}
 _CHECKS = ("_assert_tensor_metadata.default", "_assert_scalar.default",
            "sym_constrain_range_for_size.default")  # fmt: skip
 
@@ -199,6 +201,10 @@ class _Node:
             return self._joined(_BOTH[target], torch.bool)
         if base in _UNARY:
             return self.graph.op(_UNARY[base], self.names[self.args[0]])
+        if self.node.target is operator.getitem:
+            return _first(self)
+        if self.node.target in _SIZES:
+            return self.graph.op(_SIZES[self.node.target], *(self._size(a) for a in self.args))
         if target in _SAME:
             return self.names[self.args[0]]
         writer: Callable[[_Node], str] | None = _WRITERS.get(target)
@@ -235,6 +241,9 @@ class _Node:
             for s in sizes
         ]
         return self.graph.op("Concat", *parts, axis=0)
+
+    def _size(self, arg: Any) -> str:
+        return self.axes(arg) if isinstance(arg, int) else self.names[arg]
 
     def _joined(self, kind: str, dtype: torch.dtype) -> str:
         first, second = (self.value(a, dtype) for a in self.args[:2])
@@ -284,6 +293,28 @@ def _clamp(n: _Node) -> str:
 
 def _mm(n: _Node) -> str:
     return n.graph.op("MatMul", n.value(n.args[0]), n.value(n.args[1]))
+
+
+def _mean(n: _Node) -> str:
+    dims, keep = n.arg(1), int(bool(n.arg(2, False)))
+    return n.graph.op("ReduceMean", n.value(n.args[0]), n.axes(dims), keepdims=keep)
+
+
+def _layer_norm(n: _Node) -> str:
+    shape, gain, shift, eps = n.args[1:5]
+    if any(not isinstance(s, int) for s in shape):
+        raise n._unknown()
+    scale = n.value(gain) if gain is not None else n.graph.constant(np.ones(shape, np.float32))
+    further = [] if shift is None else [n.value(shift)]
+    value = n.value(n.args[0])
+    return n.graph.op("LayerNormalization", value, scale, *further, axis=-len(shape), epsilon=eps)
+
+
+def _first(n: _Node) -> str:
+    """The first of several results, the only one that is kept."""
+    if n.args[1] != 0:
+        raise n._unknown()
+    return n.names[n.args[0]]
 
 
 def _addmm(n: _Node) -> str:
@@ -381,6 +412,7 @@ def _size(n: _Node) -> str:
 _WRITERS: dict[str, Callable[[_Node], str]] = {
     "sum.dim_IntList": _sum, "amax.default": _amax, "_softmax.default": _softmax,
     "clamp.default": _clamp, "clamp_min.default": _clamp, "mm.default": _mm,
+    "bmm.default": _mm, "mean.dim": _mean, "native_layer_norm.default": _layer_norm,
     "addmm.default": _addmm, "permute.default": _permute, "view.default": _reshape,
     "reshape.default": _reshape, "expand.default": _expand, "unsqueeze.default": _unsqueeze,
     "squeeze.dims": _squeeze, "squeeze.dim": _squeeze, "select.int": _select,

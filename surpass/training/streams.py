@@ -21,7 +21,7 @@ from surpass.objectives.trajectory_weights import episode_returns
 
 __all__ = [
     "COLUMNS", "BoxStream", "LogStream", "MixedStream", "Stream", "check_transitions",
-    "next_action", "open_stream",
+    "next_action", "next_available", "open_stream",
     "opens", "return_to_go", "spaces_of", "unit_actions",
 ]  # fmt: skip
 
@@ -176,6 +176,13 @@ def next_action(log: Transitions, action: Tensor) -> Tensor:
     return following
 
 
+def next_available(log: Transitions) -> Tensor:
+    """What was available in the next row, [N, A]; in the last row of an episode its own again."""
+    if log.available is None:
+        raise InputError("a part of this recipe needs the column 'available' [rows, actions]")
+    return next_action(log, log.available)
+
+
 def span(log: Transitions, n: int) -> Tensor:
     """How many rows of its episode an n-step window of each row covers, [N]."""
     position = torch.arange(len(log), device=log.reward.device)
@@ -218,6 +225,7 @@ COLUMNS: dict[str, Callable[[Transitions, Tables, Source], Tensor]] = {
     "earned": lambda log, t, s: earned(log),
     "return_to_go": lambda log, t, s: return_to_go(log, t["reward"], s.options.get("gamma", 0.99)),
     "next_action": lambda log, t, s: next_action(log, t["action"]),
+    "next_available": lambda log, t, s: next_available(log),
     "labeled": lambda log, t, s: labeled(log),
     "row": lambda log, t, s: torch.arange(len(log), device=t["reward"].device),
 }
@@ -230,7 +238,9 @@ COLUMNS: dict[str, Callable[[Transitions, Tables, Source], Tensor]] = {
 class LogStream:
     """Batches from a fixed log that lies on the device.
 
-    Options of the source: `normalize` (standardize observations by the mean and spread of the log),
+    Options of the source: `normalize` (standardize observations by the mean and spread of the log;
+    with `listed` they describe one candidate per action, and mean and spread are those of all
+    candidates that were available), `prioritize` (`Prioritized`),
     `reward_scale, reward_shift` (r <- scale r + shift; the scale "range" takes the returns of the
     log's episodes to a range of 1000), `gamma` (of derived columns), `n` (of the views "n_step" and
     "segments"). In the view "segments" all columns are [B, n, ...], consecutive rows of an episode
@@ -286,6 +296,8 @@ class LogStream:
 
     def _statistics(self, log: Transitions) -> tuple[Tensor, Tensor]:
         both = torch.cat([log.obs.reshape(len(log), -1), log.next_obs.reshape(len(log), -1)])
+        if self.source.options.get("listed"):
+            return _of_candidates(log)
         return both.mean(0).float(), both.std(0).float() + 1e-3
 
     def _standard(self, obs: Tensor) -> Tensor:
@@ -364,6 +376,19 @@ def _scale(log: Transitions, scale: float | str) -> float:
     returns, _ = episode_returns(log)
     spread = float(returns.max() - returns.min())
     return 1000.0 / spread if spread > 0 else 1.0
+
+
+def _of_candidates(log: Transitions) -> tuple[Tensor, Tensor]:
+    """Mean and spread of each feature over all available candidates, repeated for every place."""
+    available = log.available
+    if available is None or log.obs.reshape(len(log), -1).shape[1] % available.shape[1]:
+        raise InputError(
+            "observations of listed candidates need the column 'available' [rows, candidates], and "
+            "as many numbers for each candidate"
+        )
+    places = available.shape[1]
+    seen = log.obs.reshape(len(log), places, -1)[available].float()
+    return seen.mean(0).repeat(places), (seen.std(0) + 1e-3).repeat(places)
 
 
 def _recorded(log: Transitions, name: str) -> Tensor:
@@ -540,6 +565,10 @@ def _open_log(
     role = source.options.get("role", "log")
     if role not in roles:
         raise InputError(f"this recipe learns from a log that is handed in as {role!r}")
+    if "prioritize" in source.options:
+        from surpass.training.prioritized import PrioritizedLog
+
+        return PrioritizedLog(roles[role], source, spaces, needs, device)
     return LogStream(roles[role], source, spaces, needs, device)
 
 

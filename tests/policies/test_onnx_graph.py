@@ -43,6 +43,11 @@ FUNCTIONS: dict[str, Callable[[Function, Tensor, Tensor], Tensor]] = {
     "functions": lambda m, x, c: x.exp().log() + x.sigmoid() + x.tanh() + x.abs().sqrt() + x.relu(),
     "missing": lambda m, x, c: torch.where(x.isnan(), torch.ones_like(x), x + torch.zeros_like(x)),
     "made inside": lambda m, x, c: x + torch.arange(4) + torch.full((x.shape[0], 4), 2.0),
+    "means": lambda m, x, c: x.mean(-1, keepdim=True) + x.unsqueeze(1).mean((1, 2)).unsqueeze(-1),
+    "norms": lambda m, x, c: nn.functional.layer_norm(x, (4,))
+    + nn.functional.layer_norm(x, (4,), m.weight[:, 0], m.weight[:, 1], 0.1),
+    "stacked products": lambda m, x, c: x.expand(2, -1, -1) @ m.weight.expand(2, -1, -1),
+    "products of sizes": lambda m, x, c: (x.reshape(-1, 2) + 1.0).reshape(x.shape[0], 4),
     "types": lambda m, x, c: (x.double().to(torch.int64) + c).float() * c.bool(),
 }  # fmt: skip
 
