@@ -153,7 +153,7 @@ def test_bad_input(place, tmp_path):
         Sidecar(by_size, k=33, d=6, path=place)
     with (
         Sidecar(by_size, k=4, d=6, path=place),
-        pytest.raises(InputError, match="listens on .* already"),
+        pytest.raises(InputError, match=r"listens on .* already"),
     ):
         Sidecar(by_size, k=4, d=6, path=place)
     (tmp_path / "text.onnx").write_text("no graph")
