@@ -26,7 +26,9 @@ class Learned(NamedTuple):
     watched: Float[Tensor, "n K"]
 
 
-def epsilon_greedy_rows(q: Float[Tensor, "... A"], epsilon: float) -> Float[Tensor, "... A"]:
+def epsilon_greedy_rows(
+    q: Float[Tensor, "... A"], epsilon: float | Float[Tensor, "... 1"]
+) -> Float[Tensor, "... A"]:
     """The best action with probability 1 - epsilon (ties share it), else any."""
     best = (q == q.amax(-1, keepdim=True)).to(q.dtype)
     return epsilon / q.shape[-1] + (1.0 - epsilon) * best / best.sum(-1, keepdim=True)
