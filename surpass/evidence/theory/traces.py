@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surpass.evidence.declaration import Result, at_least, at_most, evidence
 from surpass.objectives.traces import (
     contraction,
     recency_bounded,
@@ -15,7 +16,8 @@ from surpass.objectives.traces import (
     truncated_is,
 )
 from surpass.tasks.tabular import TabularMDP
-from surpass.training.backward_view import backward_view, epsilon_greedy_rows
+from surpass.tasks.worlds import grid_world, random_mdp
+from surpass.training.backward_view import backward_view, epsilon_greedy_rows, fixed
 
 RULES = {
     "rbis": recency_bounded, "retrace": retrace, "truncated": truncated_is,
