@@ -27,6 +27,7 @@ from surpass.objectives.order_statistics import max_at_k  # noqa: E402
 from surpass.objectives.preference import logistic, robust, squared  # noqa: E402
 from surpass.objectives.ratio import per_sequence  # noqa: E402
 from surpass.objectives.reduce import sequence_mean  # noqa: E402
+from surpass.objectives.traces import recency_bounded, traced_gae  # noqa: E402
 from surpass.objectives.trust import clip, dual_clip, ratio_loss, unclipped  # noqa: E402
 from surpass.objectives.unified import anchored, unified  # noqa: E402
 from surpass.parts import part, run  # noqa: E402
@@ -53,6 +54,7 @@ CELLS = {
     "group_standardized": ("cart-pole", "grid", "tokens"),
     "max_at_k": ("cart-pole", "grid", "tokens"),
     "whitened": ("cart-pole", "grid", "tokens"),
+    "traced_gae (RBIS)": ("cart-pole", "grid", "tokens"),
     "sequence_mean": ("cart-pole", "grid", "tokens"),
     "logistic (DPO)": ("cart-pole", "grid", "tokens"),
     "squared (IPO)": ("cart-pole", "grid", "tokens"),
@@ -144,9 +146,37 @@ def paid(nets, seq, /):
     return with_columns(out, paid=out.reward)
 
 
+def off(action):
+    """Values and log-ratios of another policy, from the actions alone."""
+    return 0.2 * (action % 3), 0.4 * ((action % 4) - 1.5)
+
+
+@part
+def judged(nets, seq, /):
+    value, log_ratio = off(seq.action)
+    return with_columns(seq, value=value * seq.mask, log_ratio=log_ratio)
+
+
+def recency_bounded_sums(d):
+    """sum_u gamma^(u - t) min(lam^(u - t), rho_u beta_{t, u - 1}) delta_u, step by step."""
+    value, log_ratio = off(d["action"])
+    value, out = value * d["mask"], torch.zeros_like(d["mask"])
+    for i in range(len(value)):
+        n = int(d["mask"][i].sum())
+        for t in range(n):
+            beta = 1.0
+            for u in range(t, n):
+                if u > t:
+                    beta = min(0.9 ** (u - t), float(log_ratio[i, u].exp()) * beta)
+                after = value[i, u + 1] if u + 1 < n else 0.0
+                delta = d["reward"][i, u] + 0.95 * after - value[i, u]
+                out[i, t] += 0.95 ** (u - t) * beta * delta
+    return out
+
+
 def pg(advantage, trust, **more):
     return PolicyGradient(advantage, trust, source=rollouts(12, 8, 4), epochs=2,
-                          signals=(paid(),), **more)  # fmt: skip
+                          **{"signals": (paid(),), **more})  # fmt: skip
 
 
 def mean_of(advantage):
@@ -187,6 +217,10 @@ WAYS = {
     "group_standardized": (pg(group_standardized(), ratio_loss()), mean_of(standardized)),
     "max_at_k": (pg(max_at_k(2), ratio_loss()), mean_of(best_over_second)),
     "whitened": (pg(whitened(group_centered()), ratio_loss()), mean_of(white)),
+    "traced_gae (RBIS)": (
+        pg(traced_gae(recency_bounded(0.9), 0.95), ratio_loss(), signals=(paid(), judged())),
+        mean_of(recency_bounded_sums),
+    ),
     "sequence_mean": (pg(leave_one_out(), ratio_loss(), reduce=sequence_mean()), by_sequence_mean),
     "logistic (DPO)": (Pairwise(logistic(0.5)), lambda d: soft(-0.5 * margin(d)).mean()),
     "squared (IPO)": (Pairwise(squared(0.5)), lambda d: (margin(d) - 1).square().mean()),
@@ -283,7 +317,7 @@ def on_tokens(form, by_hand):
     kept = {"logp": logp, "old": old, "ref": old, "entropy": entropy}
     d = {k: torch.where(seq.mask > 0, v, 0.0) for k, v in kept.items()}
     reward = at_last(seq, (seq.action * seq.mask).sum(-1) % 5)
-    d |= {"mask": seq.mask, "reward": reward, "group": seq.group}
+    d |= {"mask": seq.mask, "reward": reward, "group": seq.group, "action": seq.action}
     want = torch.autograd.grad(by_hand(d), parameters)
     found = []
 
