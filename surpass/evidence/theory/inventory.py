@@ -105,7 +105,7 @@ def _network(seed: int) -> tuple[float, float, float, float]:
     baseline="the best base-stock level, chosen on the test traces",
     metric="cost a period, one store, unmet demand waits",
     bar=at_most(1.02, times=True),
-    seeds=5,
+    seeds=10,
     minutes=10,
 )
 def hdpo_evidence(seed: int, zoo: Any) -> Result:
