@@ -242,12 +242,12 @@ class LogStream:
     with `listed` they describe one candidate per action, and mean and spread are those of all
     candidates that were available), `prioritize` (`Prioritized`),
     `reward_scale, reward_shift` (r <- scale r + shift; the scale "range" takes the returns of the
-    log's episodes to a range of 1000), `gamma` (of derived columns), `n` (of the views "n_step" and
-    "segments"). In the view "segments" all columns are [B, n, ...], consecutive rows of an episode
-    from a random one on, with `mask` [B, n] 0 behind its end; `whole` draws only those that fit.
-    Rows are drawn uniformly, with probability proportional to what a part `weigh` says of the log,
-    or to `weight` where the option `by_weight` is set; without it `weight` multiplies each row's
-    loss.
+    log's episodes to a range of the longest one's length: about 1 a step), `gamma` (of derived
+    columns), `n` (of the views "n_step" and "segments"). In the view "segments" all columns are
+    [B, n, ...], consecutive rows of an episode from a random one on, with `mask` [B, n] 0 behind
+    its end; `whole` draws only those that fit. Rows are drawn uniformly, with probability
+    proportional to what a part `weigh` says of the log, or to `weight` where the option `by_weight`
+    is set; without it `weight` multiplies each row's loss.
     """
 
     names: tuple[str, ...] = ("log",)
@@ -370,12 +370,17 @@ class LogStream:
 
 
 def _scale(log: Transitions, scale: float | str) -> float:
-    """The factor of rewards, or 1000 over the range of the episodes' returns."""
-    if not isinstance(scale, str):
-        return float(scale)
-    returns, _ = episode_returns(log)
+    """The factor of rewards, or the longest episode's length over the range of the returns."""
+    if scale != "range":
+        try:
+            return float(scale)
+        except ValueError as error:
+            raise InputError(
+                f"rewards are scaled by a number or by 'range', not {scale!r}"
+            ) from error
+    returns, place = episode_returns(log)
     spread = float(returns.max() - returns.min())
-    return 1000.0 / spread if spread > 0 else 1.0
+    return int(place.bincount().max()) / spread if spread > 0 else 1.0
 
 
 def _of_candidates(log: Transitions) -> tuple[Tensor, Tensor]:

@@ -74,7 +74,7 @@ def test_a_recipe_comes_back_from_json(key):
         ("awac", {"lam": 0.01, "lr": 3e-3}),
         ("crr", {"rule": "exp", "beta": 0.02, "lr": 3e-3}),
         ("sac-n", {"lr": 3e-3}),
-        ("odice", {"lam": 0.8, "lr": 3e-3, "norm": False}),
+        ("odice", {"lam": 0.8, "lr": 3e-3, "norm": False, "scale": 500.0}),
     ],
 )
 def test_a_learner_finds_the_best_action_of_a_bandit(key, hyper):

@@ -168,3 +168,12 @@ def test_segments_stay_within_their_episode():
             assert used == 4 or (first + used) % 7 == 0 or first + used == 60
     with pytest.raises(InputError, match="no episode of the log has 8 rows"):
         LogStream(rows, log(4, "segments", n=8, whole=True), spaces_of(rows))
+
+
+def test_rewards_are_scaled_so_that_returns_span_the_length_of_an_episode():
+    """Episodes of 3 and 5 rows return 0 + 1 + 2 = 3 and 3 + ... + 7 = 25: 5 / 22."""
+    rows = counting_log([2, 7])
+    stream = LogStream(rows, log(4, reward_scale="range"), spaces_of(rows))
+    torch.testing.assert_close(stream.tables["reward"], rows.reward * 5 / 22)
+    with pytest.raises(InputError, match="by a number or by 'range', not 'rnage'"):
+        LogStream(rows, log(4, reward_scale="rnage"), spaces_of(rows))

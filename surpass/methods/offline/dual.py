@@ -25,11 +25,15 @@ Hidden = tuple[int, ...]
 @system("odice")
 def odice(
     lam: float = 0.6, eta: float = 1.0, cap: float = 100.0, gradient: str = "orthogonal",
-    gamma: float = 0.99, lr: float = 2e-4, tau: float = 0.005, norm: bool = True, batch: int = 256,
-    hidden: Hidden = (256, 256),
+    gamma: float = 0.99, lr: float = 2e-4, tau: float = 0.005, scale: float | str = "range",
+    norm: bool = True, batch: int = 256, hidden: Hidden = (256, 256),
 ) -> Learner:  # fmt: skip
     """min (1 - lam) E[V(s)] + lam E[f*(r + gamma V(s') - V(s))], whose gradient through V(s') keeps
-    what is orthogonal to that through V(s) ("semi" drops it, "true" keeps all)."""
+    what is orthogonal to that through V(s) ("semi" drops it, "true" keeps all).
+
+    `scale` multiplies rewards, and how far apart residuals lie decides how few rows weigh: "range"
+    takes a step's rewards to a range of about 1. A log of short episodes may want more.
+    """
     rules = {
         "orthogonal": orthogonal("forward", "backward", eta),
         "semi": orthogonal("forward", "backward", 0.0),
@@ -39,7 +43,8 @@ def odice(
         raise InputError(f"odice has no gradient {gradient!r}; it has {', '.join(rules)}")
     return Learner(
         nets={
-            "v": value(2, hidden, norm), "pi": gaussian(hidden), "v_target": ema("v", tau),
+            "v": value(2, hidden, norm), "pi": gaussian(hidden, squashed=False),
+            "v_target": ema("v", tau),
         },
         update=(
             train("v", chi2_dice(lam, gamma), adam(lr), gradient=rules[gradient]),
@@ -48,7 +53,7 @@ def odice(
         ),
         act=mean(),
         explore=sampled(),
-        source=log(batch, gamma=gamma, reward_scale="range"),
+        source=log(batch, gamma=gamma, reward_scale=scale),
         discrete=False,
     )  # fmt: skip
 
