@@ -53,19 +53,19 @@ def adversarial(
     f, after = nets[q](rows.obs, rows.action), nets[q](rows.next_obs, there)
     slow = nets[target](rows.next_obs, there).amin(0).detach()
     named = nets[reward](rows.obs, rows.next_obs, rows.terminated)
-    r = named.clamp(*bounds)
+    r = named.clamp(*bounds).detach()
     keep = gamma * (1.0 - rows.terminated)
 
     def bell(f: Tensor, after: Tensor, r: Tensor) -> Tensor:
         errors = (f - r - keep * slow).square() + (f - r - keep * after).square()
         return 0.5 * _of(errors.sum(0), own)
 
-    fit = bell(f, after, r.detach())
+    fit = bell(f, after, r)
     labels = _of((named - rows.reward).square(), paid)
     if not opposing:
         return {"critic": fit, "reward": labels}
     pessimism = _of((nets[q](rows.obs, here) - f).sum(0), own)
-    consistent = bell(f.detach(), after.detach(), r)
+    consistent = bell(f.detach(), after.detach(), named)  # unbounded, so that it can come back
     return {
         "critic": normalized_sum(pessimism, fit, beta),
         "reward": normalized_sum(consistent, f.shape[0] * labels, ratio),
