@@ -17,7 +17,8 @@ from surpass.objectives.views import Steps
 from surpass.parts import part
 
 __all__ = [
-    "balanced_clip", "clip", "decoupled_clip", "dual_clip", "exponential_gain", "gain",
+    "balanced_clip", "clip", "clip_and_removed", "decoupled_clip", "dual_clip", "exponential_gain",
+    "gain",
     "importance", "nll", "off_policy", "ratio_loss", "unclipped",
 ]  # fmt: skip
 
@@ -97,6 +98,21 @@ def unclipped(s: Steps, /, low: float = 0.2, high: float = 0.2) -> Float[Tensor,
     ratio = s.log_ratio.exp()
     stopped = ((s.advantage > 0) & (ratio > 1 + high)) | ((s.advantage < 0) & (ratio < 1 - low))
     return 1 - stopped.to(ratio.dtype)
+
+
+@part
+def clip_and_removed(s: Steps, /, low: float = 0.2, high: float = 0.2) -> dict[str, Tensor]:
+    """`clip`, and beside it what it took away: the terms `clip` and `removed`.
+
+        removed = -r A where (A > 0 and r > 1 + high) or (A < 0 and r < 1 - low), else 0
+
+    The gradients of both add up to that of -r A without a clip. `removed` is for a gradient rule,
+    such as `divided_by("removed")`, which measures its gradient and does not follow it. "ST-PPO:
+    Stabilized Off-Policy Proximal Policy Optimization for Multi-Turn Agents Training" (2025).
+    """
+    stopped = 1 - unclipped(low, high)(s)
+    removed = torch.where(stopped > 0, ratio_loss()(s), torch.zeros_like(s.log_ratio))
+    return {"clip": clip(low, high)(s), "removed": removed}
 
 
 @part

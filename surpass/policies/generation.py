@@ -132,9 +132,10 @@ def _answered(
 
 def _sample(
     policy: LanguagePolicy, state: Any, logits: Tensor, width: int, sampling: Sampling,
-    generator: torch.Generator | None,
+    generator: torch.Generator | None, whole: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Tokens and log-probs [B, new], and the length of each answer, its end token included."""
+    """Tokens and log-probs [B, new], and the length of each answer, its end token included;
+    `whole` keeps ended rows in the cache."""
     b, device = len(logits), logits.device
     temperature = policy.temperature if sampling.temperature is None else sampling.temperature
     eos = policy.eos if sampling.eos is None else sampling.eos
@@ -155,7 +156,7 @@ def _sample(
         left = int(going.sum())
         if left == 0 or t + 1 == sampling.new:
             break
-        if left <= 0.5 * len(going) and len(going) >= 8:  # half of them have ended: go on without
+        if not whole and left <= 0.5 * len(going) and len(going) >= 8:  # go on without the ended
             keep = going.nonzero()[:, 0]
             state.keep(keep)
             rows, token, going = rows[keep], token[keep], going[keep]
@@ -213,47 +214,126 @@ def converse(
 
     `Sequences.turn` numbers the model's turns from 0, and is -1 where the environment wrote.
     """
-    prompts = [list(p) for p in prompts]
-    b = len(prompts)
-    action: list[list[int]] = [[] for _ in range(b)]
-    mask: list[list[int]] = [[] for _ in range(b)]
-    turn: list[list[int]] = [[] for _ in range(b)]
-    logp: list[list[float]] = [[] for _ in range(b)]
-    open_rows = list(range(b))
+    talk = _Talk([list(p) for p in prompts])
+    open_rows = list(range(len(talk.prompts)))
+    speak = _speaker(policy, talk, sampling, generator)
     for number in range(turns):
-        context = collate([prompts[i] + action[i] for i in open_rows], [[0]] * len(open_rows))
+        still_open = []
+        for i, (said, logp) in zip(open_rows, speak(open_rows), strict=True):
+            talk.add(i, said, logp, number)
+            answer = reply(i, said) if number + 1 < turns else None
+            if answer is None:
+                continue
+            if len(talk.tokens(i)) + len(answer) + sampling.new > policy.context:
+                continue
+            talk.add(i, list(answer))
+            still_open.append(i)
+        open_rows = still_open
+        if not open_rows:
+            break
+    seq = collate(talk.prompts, talk.action, talk.mask).to(policy.device)
+    seq.turn = _ragged(talk.turn, -1).to(policy.device)
+    seq.behavior_logp = _ragged(talk.logp, 0.0).to(policy.device)
+    return seq
+
+
+class _Talk:
+    """What was said in each row, as lists."""
+
+    def __init__(self, prompts: list[list[int]]) -> None:
+        self.prompts = prompts
+        self.action: list[list[int]] = [[] for _ in prompts]
+        self.mask: list[list[int]] = [[] for _ in prompts]
+        self.turn: list[list[int]] = [[] for _ in prompts]
+        self.logp: list[list[float]] = [[] for _ in prompts]
+
+    def tokens(self, i: int) -> list[int]:
+        """All of a row."""
+        return self.prompts[i] + self.action[i]
+
+    def add(self, i: int, said: list[int], logp: list[float] | None = None, turn: int = -1) -> None:
+        """What the model said, with its log-probs, or what the environment wrote."""
+        self.action[i] += said
+        self.mask[i] += [int(logp is not None)] * len(said)
+        self.turn[i] += [turn] * len(said)
+        self.logp[i] += [0.0] * len(said) if logp is None else logp
+
+
+Said = tuple[list[int], list[float]]
+
+
+def _speaker(
+    policy: LanguagePolicy, talk: _Talk, sampling: Sampling, generator: torch.Generator | None
+) -> Callable[[list[int]], list[Said]]:
+    """Gives the next turn of the model in some rows: tokens and log-probs."""
+    if policy.sampler is None and policy.precision is None and fits(policy.model):
+        return _Listening(policy, talk, sampling, generator)
+
+    def speak(rows: list[int]) -> list[Said]:
+        context = collate([talk.tokens(i) for i in rows], [[0]] * len(rows))
         assert context.prompt is not None and context.prompt_mask is not None
         done = generate(
             policy, context.prompt.to(policy.device), context.prompt_mask.to(policy.device),
             sampling, generator=generator,
         )  # fmt: skip
-        still_open = []
         assert done.behavior_logp is not None
-        for row, i in enumerate(open_rows):
-            n = int(done.mask[row].sum())
-            said = done.action[row, :n].tolist()
-            action[i] += said
-            logp[i] += done.behavior_logp[row, :n].tolist()
-            mask[i] += [1] * n
-            turn[i] += [number] * n
-            answer = reply(i, said) if number + 1 < turns else None
-            if answer is None:
-                continue
-            room = policy.context - len(prompts[i]) - len(action[i]) - len(answer) - sampling.new
-            if room < 0:
-                continue
-            action[i] += list(answer)
-            mask[i] += [0] * len(answer)
-            turn[i] += [-1] * len(answer)
-            logp[i] += [0.0] * len(answer)
-            still_open.append(i)
-        open_rows = still_open
-        if not open_rows:
-            break
-    seq = collate(prompts, action, mask).to(policy.device)
-    seq.turn = _ragged(turn, -1).to(policy.device)
-    seq.behavior_logp = _ragged(logp, 0.0).to(policy.device)
-    return seq
+        return _said(done.action, done.behavior_logp, done.mask.sum(-1).long())
+
+    return speak
+
+
+def _said(action: Tensor, logp: Tensor, length: Tensor) -> list[Said]:
+    rows = zip(action.tolist(), logp.tolist(), length.tolist(), strict=True)
+    return [(a[:n], p[:n]) for a, p, n in rows]
+
+
+class _Listening:
+    """Speaks in turns with one cache: of what was said before, only what is new is computed.
+
+    After a turn rows differ in length; what the cache holds is moved until they end in one column,
+    and the last tokens of each row, as many as the row with most new ones has, are run.
+    """
+
+    def __init__(
+        self, policy: LanguagePolicy, talk: _Talk, sampling: Sampling,
+        generator: torch.Generator | None,
+    ) -> None:  # fmt: skip
+        self.policy, self.talk = policy, talk
+        self.sampling, self.generator = sampling, generator
+        self.state: FusedLlama | None = None
+        self.rows: list[int] = []
+        self.held: dict[int, int] = {}  # tokens of each row in the cache
+
+    def __call__(self, rows: list[int]) -> list[Said]:
+        device = self.policy.device
+        texts = [self.talk.tokens(i) for i in rows]
+        width = max(map(len, texts))
+        if width + self.sampling.new > self.policy.context:
+            raise InputError(
+                f"a prompt of {width} tokens and {self.sampling.new} new ones do not fit into the "
+                f"model's context of {self.policy.context}; lower horizon"
+            )
+        padding = torch.tensor([width - len(t) for t in texts], device=device)
+        new = max(len(t) - self.held.get(i, 0) for i, t in zip(rows, texts, strict=True))
+        model = self.policy.model
+        with self.policy.gathered():
+            if self.state is None:
+                self.state = FusedLlama(model, padding, width + self.sampling.new)
+            else:
+                place = {i: k for k, i in enumerate(self.rows)}
+                if len(rows) < len(self.rows):
+                    self.state.keep(torch.tensor([place[i] for i in rows], device=device))
+                self.state.moved(padding, width + self.sampling.new)
+            last = [[0] * (new - len(t)) + t[-new:] for t in texts]
+            logits = self.state.feed(torch.tensor(last, device=device), width - new)
+            action, logp, length = _sample(
+                self.policy, self.state, logits, width, self.sampling, self.generator, whole=True
+            )
+        self.rows = rows
+        # The last token of a turn was not run; those behind the end of a short turn do not count.
+        said = _said(action, logp, length)
+        self.held = {i: len(t) + len(s[0]) - 1 for i, t, s in zip(rows, texts, said, strict=True)}
+        return said
 
 
 def _ragged(rows: list[Any], fill: Any) -> Tensor:

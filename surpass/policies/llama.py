@@ -76,16 +76,20 @@ class FusedLlama:
         self.dtype = self.embedding.dtype
         rows = len(padding)
         self.layers = [self._layer(layer, rows, length) for layer in base.model.layers]
-        rotary = base.model.rotary_emb
-        angle = torch.arange(length, device=padding.device)[:, None] * rotary.inv_freq.float()
+        self.rotary = base.model.rotary_emb
+        self._place(padding, length)
+
+    def _place(self, padding: Tensor, length: int) -> None:
+        """Angles of `length` positions, and which columns each row may see."""
+        column = torch.arange(length, device=padding.device)
+        angle = column[:, None] * self.rotary.inv_freq.float()
         angle = torch.cat([angle, angle], -1)
-        scale = rotary.attention_scaling
+        scale = self.rotary.attention_scaling
         self.cos, self.sin = angle.cos() * scale, angle.sin() * scale
         half = self.size // 2
         self.sin = torch.cat([-self.sin[:, :half], self.sin[:, half:]], -1)
         self.padding = padding
         self.padded = bool(padding.any())
-        column = torch.arange(length, device=padding.device)
         self.allowed = (column >= padding[:, None])[:, None, None]
 
     def _layer(self, layer: Any, rows: int, length: int) -> _Layer:
@@ -110,10 +114,27 @@ class FusedLlama:
         """Only some of the rows, those that go on."""
         self._rows(lambda x: x[rows])
 
-    def _rows(self, change: Any) -> None:
+    def moved(self, padding: Tensor, length: int) -> None:
+        """Move what each row holds until its padding is `padding` [B], in a cache of `length`
+        columns: rows that differ in length end in one column again."""
+        column = torch.arange(length, device=padding.device)
+        old = column - (padding - self.padding)[:, None]
+        have = self.allowed.shape[-1]
+        inside = (old >= 0) & (old < have)
+        at = old.clamp(0, have - 1)[:, None, :, None]
+
+        def shifted(x: Tensor) -> Tensor:
+            found = x.gather(2, at.expand(-1, x.shape[1], -1, x.shape[3]))
+            return torch.where(inside[:, None, :, None], found, 0.0)
+
+        self._rows(shifted, cache_only=True)
+        self._place(padding, length)
+
+    def _rows(self, change: Any, cache_only: bool = False) -> None:
         for layer in self.layers:
             layer.keys, layer.values = change(layer.keys), change(layer.values)
-        self.padding, self.allowed = change(self.padding), change(self.allowed)
+        if not cache_only:
+            self.padding, self.allowed = change(self.padding), change(self.allowed)
 
     def feed(self, ids: Tensor, place: int) -> Tensor:
         """Run tokens [B, n] at columns `place` and on; the logits after the last, [B, V]."""

@@ -218,12 +218,15 @@ class Tokens:
         scored: 1 where the log-prob of the token at that place is wanted; the first token of a row
             or of a packed sequence has none.
         segment: where rows are packed, the number of the sequence that a token belongs to.
+        follows: of packed rows, how many tokens of the row's first sequence (segment 0, which
+            begins in column 0) a token sees and stands behind: branches of one text.
     """
 
     ids: Int[Tensor, "B L"]
     attention: Tensor
     scored: Bool[Tensor, "B L"]
     segment: Int[Tensor, "B L"] | None = None
+    follows: Int[Tensor, "B L"] | None = None
 
 
 @dataclass(frozen=True)
@@ -365,12 +368,17 @@ def trains_fused(model: nn.Module) -> bool:
 def _arguments(tokens: Tokens) -> dict[str, Any]:
     if tokens.segment is None:
         return {"use_cache": False}
-    same = tokens.segment[:, :, None] == tokens.segment[:, None, :]
-    causal = torch.ones(same.shape[1:], dtype=torch.bool, device=same.device).tril()
+    seen = tokens.segment[:, :, None] == tokens.segment[:, None, :]
+    seen &= torch.ones(seen.shape[1:], dtype=torch.bool, device=seen.device).tril()
+    position = _positions(tokens.segment)
+    if tokens.follows is not None:
+        column = torch.arange(seen.shape[1], device=seen.device)
+        stem = (tokens.segment == 0)[:, None] & (column < tokens.follows[:, :, None])
+        seen, position = seen | stem, position + tokens.follows
     return {
         "use_cache": False,
-        "position_ids": _positions(tokens.segment),
-        "attention_mask": (same & causal)[:, None],
+        "position_ids": position,
+        "attention_mask": seen[:, None],
     }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from surpass.errors import InputError, atomic, nearest
 from surpass.tasks import language, preference, quest, science_world, tables
 from surpass.tasks.control import Acrobot, CartPole, MountainCar, Pendulum
+from surpass.tasks.hop_search import HopSearch
 from surpass.tasks.maze import MAZES, PointMaze
 from surpass.tasks.point import PointMass
 from surpass.tasks.protocol import Batched, Simulator, Spaces, Task, VectorEnv
@@ -142,6 +143,7 @@ _LANGUAGE: dict[str, Callable[..., Any]] = {
     "modsum-lm": language.ModSum,
     "countdown-lite": language.Countdown,
     "digit-strings": language.DigitStrings,
+    "hop-search": HopSearch,
     "sumtriple-table": tables.sumtriple_table,
     "lock-table": tables.lock_table,
     "tree-table": tables.random_tree,

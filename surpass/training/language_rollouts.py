@@ -15,7 +15,7 @@ from surpass.data.language import LanguageLog, collate
 from surpass.data.records import Pairs, Sequences
 from surpass.errors import InputError
 from surpass.forms import Source
-from surpass.objectives.advantage import at_last, group_mean
+from surpass.objectives.advantage import at_last, group_mean, with_columns
 from surpass.policies.generation import Sampling, converse, generate
 from surpass.policies.language import LanguagePolicy
 from surpass.policies.sharding import agreed, rank, world
@@ -41,8 +41,11 @@ class Asked:
         return Asked(self.prompt[own], self.mask[own], self.rows[own])
 
 
+Answer = tuple[list[int], list[float]]  # tokens, and 1 at those that are no wrapping
+
+
 class TaskPrompts:
-    """Prompts that a task with an exact verifier draws anew each time."""
+    """Prompts that a task with an exact verifier draws anew each time; a task may take turns."""
 
     def __init__(self, task: Any, seed: int, device: Any = "cpu") -> None:
         self.task, self.device = task, device
@@ -60,10 +63,27 @@ class TaskPrompts:
         filled = torch.where(mask > 0, action, pad)
         return self.task.verify(prompt, filled, mask).float().to(self.device), 0
 
+    @property
+    def reply(self) -> Any:
+        """What answers the model between its turns, where the task takes turns; else None."""
+        if not hasattr(self.task, "reply"):
+            return None
+        return lambda prompt, said: self.task.reply(prompt, said, self.generator)
+
     def text(self, ids: list[int], row: int | None = None) -> str:
         """Tokens as a person reads them."""
+        if hasattr(self.task, "text"):
+            return self.task.text(ids)
         words = getattr(self.task, "vocabulary", None)
         return " ".join(map(str, ids)) if words is None else words.decode(ids)
+
+    def answers(self, seq: Sequences, rows: list[int], wrap: tuple[str, str]) -> list[Answer]:
+        """The right answer to each prompt as the policy would write it; a task wraps it itself."""
+        if not hasattr(self.task, "wrapped_answer"):
+            raise InputError(f"the recipe asks for right answers, and {self.task.name} names none")
+        assert seq.prompt is not None
+        tokens, own = self.task.wrapped_answer(seq.prompt.cpu())
+        return list(zip(tokens.tolist(), own.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state().tolist()}
@@ -116,6 +136,24 @@ class LogPrompts:
             )
         return scores.to(self.device), self.reward.failed - before
 
+    def answers(self, seq: Sequences, rows: list[int], wrap: tuple[str, str]) -> list[Answer]:
+        """The right answer of each row as the policy would write it, between two texts; of several
+        the first."""
+        if self.log.truth is None or any(isinstance(t, dict) for t in self.log.truth):
+            raise InputError("the recipe asks for right answers, but the data have no column "
+                             "'answer'; name it with columns={'answer': ...}")  # fmt: skip
+        if self.tokenizer is None:
+            raise InputError("right answers are texts; give tokenizer=...")
+        found = []
+        for row in rows:
+            truth: Any = self.log.truth[row]
+            truth = truth[0] if isinstance(truth, list | tuple) else truth
+            pieces = [self.tokenizer.encode(text, add_special_tokens=False)
+                      for text in (wrap[0], str(truth), wrap[1])]  # fmt: skip
+            own = [float(i == 1) for i, piece in enumerate(pieces) for _ in piece]
+            found.append(([token for piece in pieces for token in piece], own))
+        return found
+
     def text(self, ids: list[int], row: int | None = None) -> str:
         """Tokens as text."""
         if self.tokenizer is None:
@@ -167,6 +205,7 @@ class RolloutStream:
         pairs: give the best and the worst of each group as pairs.
         select: the form's selection, for `refill`.
         expert: expert traces for prompts, for `then` parts that ask for them.
+        answers: attach the right answer of each sequence, for forms whose signals ask for it.
         reply: a tool or environment: from the prompt's tokens and the turns of the model and of
             itself so far to the tokens that it writes next, or None to end the answer.
     """
@@ -176,12 +215,14 @@ class RolloutStream:
     def __init__(
         self, policy: LanguagePolicy, prompts: Any, source: Source, *, seed: int = 0,
         pairs: bool = False, select: Any = None, expert: Any = None, stop: tuple[str, ...] = (),
-        reply: Any = None,
+        reply: Any = None, answers: bool = False,
     ) -> None:  # fmt: skip
         options = source.options
         if options.get("choose") is not None:
             prompts = PromptPool(prompts, options["choose"], int(options.get("pool", 2000)), seed)
-        self.policy, self.prompts, self.source, self.reply = policy, prompts, source, reply
+        self.policy, self.prompts, self.source = policy, prompts, source
+        self.answers = answers
+        self.reply: Any = getattr(prompts, "reply", None) if reply is None else reply
         self.pairs, self.select, self.expert = pairs, select, expert
         self.group = int(options.get("group", 1))
         self.count = source.size // self.group
@@ -202,8 +243,11 @@ class RolloutStream:
             share, int(options.get("oldest", 4)), source.size // world(), self.group,
             seed + 2 + 7919 * rank(),
         )  # fmt: skip
-        if int(options.get("turns", 1)) > 1 and reply is None:
-            raise InputError("answers in several turns need reply=..., what answers the model")
+        if int(options.get("turns", 1)) > 1 and self.reply is None:
+            raise InputError(
+                "answers in several turns need reply=..., what answers the model, or a task that "
+                "takes turns"
+            )
         self.drawn = self.spent = 0
         self.samples: list[dict[str, Any]] = []
 
@@ -225,6 +269,8 @@ class RolloutStream:
         if self.pairs:
             made = best_and_worst(seq)
             return Batch(name, pairs=made, rows=fresh.rows, notes=notes, exact=self.exact)
+        if self.answers:
+            seq = with_answers(seq, self._right_answers(seq, fresh.rows))
         own = self.exact and (seq.age is None or not bool(seq.age.any()))
         return Batch(name, sequences=seq, rows=fresh.rows, notes=notes, exact=own,
                      sources=fresh.sources)  # fmt: skip
@@ -326,6 +372,9 @@ class RolloutStream:
         )
         return seq
 
+    def _right_answers(self, seq: Sequences, rows: list[int]) -> list[Answer]:
+        return self.prompts.answers(seq, rows, self.source.options.get("answer", ("", "")))
+
     def _expert_traces(self) -> Any:
         if self.expert is None:
             return None
@@ -361,6 +410,21 @@ class RolloutStream:
         if self.replay is not None:
             self.replay.load_state_dict(state["replay"])
         self.generator.set_state(torch.tensor(state["generator"], dtype=torch.uint8))
+
+
+def with_answers(seq: Sequences, answers: list[Answer]) -> Sequences:
+    """The same sequences with the right answer of each: `answer` [B, M], `answer_mask` which tokens
+    there are, `answer_own` which of them are the answer itself."""
+    width = max(len(tokens) for tokens, _ in answers)
+
+    def table(rows: list[list[Any]]) -> Tensor:
+        filled = [[*row, *[0] * (width - len(row))] for row in rows]
+        return torch.tensor(filled, device=seq.mask.device)
+
+    return with_columns(
+        seq, answer=table([t for t, _ in answers]), answer_own=table([o for _, o in answers]),
+        answer_mask=table([[1.0] * len(t) for t, _ in answers]),
+    )  # fmt: skip
 
 
 def _with_old(

@@ -180,6 +180,7 @@ def open_stream(
         policy, prompts, source, seed=seed, pairs=isinstance(form, Pairwise),
         select=getattr(form, "select", None), stop=stop,
         expert=_expert(expert, policy, task, seed), reply=reply,
+        answers="answer" in needs_of(form),
     )  # fmt: skip
 
 

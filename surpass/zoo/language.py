@@ -16,14 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from surpass.policies.generation import Sampling, generate
+from surpass.data.records import Sequences
+from surpass.policies.generation import Sampling, converse, generate
 from surpass.policies.language import LanguagePolicy
-from surpass.tasks.language import DigitStrings, LanguageTask, ModSum, Vocabulary
+from surpass.tasks.hop_search import HopSearch
+from surpass.tasks.language import DigitStrings, LanguageTask, ModSum, Prompts, Vocabulary
 from surpass.tasks.tables import TableTask, lock_table, sumtriple_table
 from surpass.zoo.shelf import Zoo, item
 
-__all__ = ["LanguageBed", "TableBed", "accuracy", "prompt_rows", "tiny_llama", "toy_tokenizer",
-           "warm"]  # fmt: skip
+__all__ = ["LanguageBed", "TableBed", "accuracy", "conversations", "prompt_rows", "tiny_llama",
+           "toy_tokenizer", "warm"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,22 @@ class TableBed:
 
 
 def toy_tokenizer(vocabulary: Vocabulary) -> Any:
-    """A tokenizer of transformers for a toy vocabulary: a character a token, `BOS` before prompts.
+    """A tokenizer of transformers for a toy vocabulary, `BOS` before prompts: a character a token,
+    or a word a token where the words are longer.
 
-    Texts such as "3+4=" become the tokens that the tasks draw.
+    Texts such as "3+4=" or "e3 r1 ?" become the tokens that the tasks draw.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     numbers = {word: i for i, word in enumerate(vocabulary.words)}
-    inner = Tokenizer(models.WordLevel(numbers, unk_token="PAD"))
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")  # pyright: ignore[reportAttributeAccessIssue]
-    inner.decoder = decoders.Fuse()  # pyright: ignore[reportAttributeAccessIssue]
-    inner.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+    inner: Any = Tokenizer(models.WordLevel(numbers, unk_token="PAD"))
+    if all(len(word) == 1 for word in vocabulary.words if word not in ("BOS", "EOS", "PAD")):
+        inner.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+        inner.decoder = decoders.Fuse()
+    else:
+        inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.post_processor = processors.TemplateProcessing(
         single="BOS $A", special_tokens=[("BOS", vocabulary.bos)]
     )
     return PreTrainedTokenizerFast(
@@ -103,6 +109,8 @@ def accuracy(
     """The share of right answers to held-out prompts, sampled `each` times."""
     generator = torch.Generator().manual_seed(seed)
     asked = task.prompts(prompts, generator)
+    if hasattr(task, "reply"):
+        return _in_turns(policy, task, asked.repeated(each), temperature, generator)
     seq = generate(
         policy, asked.tokens, asked.mask,
         Sampling(new=task.response_length, temperature=temperature), group=each,
@@ -110,6 +118,31 @@ def accuracy(
     )  # fmt: skip
     filled = torch.where(seq.mask > 0, seq.action, task.vocabulary.pad)
     return float(task.verify(seq.prompt, filled, seq.mask).mean())  # type: ignore[arg-type]
+
+
+def _in_turns(
+    policy: LanguagePolicy, task: Any, asked: Prompts, temperature: float | None,
+    generator: torch.Generator,
+) -> float:  # fmt: skip
+    """The share of conversations that end right."""
+    seq = conversations(policy, task, asked, temperature=temperature, generator=generator)
+    return float(task.verify(seq.prompt, seq.action, seq.mask).mean())
+
+
+def conversations(
+    policy: LanguagePolicy, task: Any, asked: Prompts, *, temperature: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Sequences:  # fmt: skip
+    """A conversation of the policy with a task that takes turns, for each prompt."""
+    prompts = [t[m > 0].tolist() for t, m in zip(asked.tokens, asked.mask, strict=True)]
+    said: list[list[list[int]]] = [[] for _ in prompts]
+
+    def reply(i: int, turn: list[int]) -> list[int] | None:
+        said[i].append(turn)
+        return task.reply(prompts[i], said[i], generator)
+
+    sampling = Sampling(new=task.turn_length, temperature=temperature)
+    return converse(policy, prompts, reply, sampling, turns=task.turns, generator=generator)
 
 
 def warm(
@@ -140,9 +173,10 @@ def warm(
     return {"steps": step, "accuracy": reached}
 
 
-TASKS: dict[str, LanguageTask] = {
+TASKS: dict[str, Any] = {
     "modsum-lm": ModSum(),
     "digit-strings": DigitStrings("CR", (3, 5)),
+    "hop-search": HopSearch(),
 }
 
 
@@ -204,6 +238,28 @@ def strings_clean(folder: Path, zoo: Zoo) -> dict[str, Any]:
 def strings_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
     """Trained on, with three digits in ten replaced by random ones, down to 0.4 or less."""
     return _sloppy(folder, zoo("strings-clean"), "digit-strings", 0.3, 0.4)
+
+
+@item("hop-clean", line="hop-search, a Llama of 0.1 M weights that can do it", load=_load,
+      minutes=2.0)  # fmt: skip
+def hop_clean(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """Trained on right traces until 6 of 10 conversations end right (unlucky searches alone cost
+    every fourth)."""
+    return _clean(folder, "hop-search", 0.6, 4000)
+
+
+@item("hop-reference", line="hop-search, the same model made sloppy: right at about 0.25",
+      load=_load, minutes=0.2)  # fmt: skip
+def hop_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """Trained on, with one argument in five replaced by a random one."""
+    return _sloppy(folder, zoo("hop-clean"), "hop-search", 0.2, 0.28)
+
+
+@item("hop-weak", line="hop-search, the same model made poor: right at about 0.05", load=_load,
+      minutes=0.3)  # fmt: skip
+def hop_weak(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """Trained on, with half of all arguments replaced by random ones."""
+    return _sloppy(folder, zoo("hop-clean"), "hop-search", 0.5, 0.055)
 
 
 TABLES: dict[str, tuple[TableTask, float]] = {
