@@ -66,7 +66,8 @@ class HopSearch:
 
     A share `known` of the triples is the same in every world and is never searched for in traces:
     a policy warmed up on traces has them in its weights. All other values of traces are drawn anew,
-    so that they can be learned from searches only. A trace with `error` e replaces every argument
+    so that they can be learned from searches only. Searches of traces are never unlucky. A trace with
+    `error` e replaces every argument
     by a random one with probability e, and goes on from what comes back.
 
     Attributes:
@@ -104,9 +105,13 @@ class HopSearch:
 
     # ------------------------------------------------------------------------------- the words
 
-    @cached_property
+    @property
     def vocabulary(self) -> Vocabulary:
         """Entities, relations, `S`, `A`, `=`, `?`; a turn ends with EOS, which is read as `;`."""
+        return self._words
+
+    @cached_property
+    def _words(self) -> Vocabulary:
         words = [f"e{i}" for i in range(self.entities)] + [f"r{i}" for i in range(self.relations)]
         return Vocabulary((*words, "S", "A", "=", "?", "BOS", "EOS", "PAD"))
 
@@ -380,8 +385,7 @@ class HopSearch:
             search = q.there[:, j] & ~free
             e, r = slipped(here, self.entities), slipped(relation, self.relations)
             write([full(e, self._search), e, r + self.entities, full(e, self._end)], True, search)
-            alike = torch.rand(n, generator=generator) < self.noise
-            back = tables[rows, torch.where(alike, e ^ 1, e), r]
+            back = tables[rows, e, r]
             write([full(e, self._equals), back], False, search)
             number = number + search.long()
             found = torch.where(free, tables[rows, here, relation], back)
