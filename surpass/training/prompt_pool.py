@@ -76,6 +76,15 @@ class PromptPool:
         self.good.index_add_(0, at, score)
         return score, failed
 
+    def answers(self, seq: Sequences, rows: list[int], wrap: tuple[str, str]) -> Any:
+        """The right answer to each prompt as the policy would write it."""
+        return self.inner.answers(seq, rows, wrap)
+
+    @property
+    def reply(self) -> Any:
+        """What answers the model between its turns, where the task takes turns; else None."""
+        return getattr(self.inner, "reply", None)
+
     def text(self, ids: list[int], row: int | None = None) -> str:
         """Tokens as a person reads them."""
         return self.inner.text(ids, row)
