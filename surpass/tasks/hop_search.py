@@ -66,9 +66,9 @@ class HopSearch:
 
     A share `known` of the triples is the same in every world and is never searched for in traces:
     a policy warmed up on traces has them in its weights. All other values of traces are drawn anew,
-    so that they can be learned from searches only. Searches of traces are never unlucky. A trace with
-    `error` e replaces every argument
-    by a random one with probability e, and goes on from what comes back.
+    so that they can be learned from searches only; no search of a trace is unlucky. A trace with
+    `error` e replaces every argument by a random one with probability e, and goes on from what
+    comes back.
 
     Attributes:
         entities, relations: how many (an even number of entities: look-alikes are pairs).
