@@ -12,9 +12,8 @@ from torch import Tensor
 
 from surpass.evidence.declaration import Result, at_least, at_most, evidence
 from surpass.forms import PolicyGradient
-from surpass.methods.rlvr.entropy_cov import kl_covariance
 from surpass.methods.rlvr.gvm import gradient_norms
-from surpass.methods.rlvr.policy_gradients import dr_grpo, grpo, rloo
+from surpass.methods.rlvr.policy_gradients import dr_grpo, rloo
 from surpass.methods.rlvr.rover import rover
 from surpass.methods.rlvr.tsallis import garl
 from surpass.objectives.groups import accepted_mean
@@ -48,40 +47,6 @@ def trained(
 def success(task: TableTask, table: Tensor) -> float:
     """The exact expected reward over all prompts."""
     return float(task.truth(table.double()).success.mean())
-
-
-# ----------------------------------------------------------------------------------- entropy-cov
-
-
-def entropy_at(form: PolicyGradient, reach: float, seed: int, most: int = 150) -> tuple[float, int]:
-    """The entropy of whole answers when success first reaches a level, and the batch."""
-    task, found = sumtriple_table(), [0.0, 0.0]
-
-    def watch(number: int, table: Tensor) -> bool:
-        truth = task.truth(table.double())
-        found[:] = [float(truth.entropy.mean()), float(number)]
-        return float(truth.success.mean()) >= reach
-
-    trained(form, task, task.warm_start(0.25), most, seed, watch, every=2)
-    return found[0], int(found[1])
-
-
-@evidence(
-    "entropy-cov",
-    claim="at the same success the policy trained with KL-Cov keeps more entropy than GRPO's",
-    baseline="GRPO without a reference, the same rate and minibatches",
-    metric="exact entropy of answers, nats, when success first reaches 0.9",
-    bar=at_least(0.2), seeds=3, minutes=1.0,
-    setting="sumtriple-table from 0.25, batches of 160 answers in four updates, Adam 0.15.",
-    note="KL-Cov keeps no more entropy here than clipping does: a table has no weights that tokens "
-    "share, and four updates move few ratios far enough for the penalty to matter.",
-)  # fmt: skip
-def entropy_cov_evidence(seed: int, zoo: Any) -> Result:
-    """Also: batches to get there."""
-    named: dict[str, Any] = {"group": 8, "batch": 160, "horizon": 3, "minibatches": 4, "lr": 0.15}
-    ours, steps = entropy_at(kl_covariance(share=0.1, beta=1.0, **named), 0.9, seed)
-    theirs, baseline = entropy_at(grpo(beta=0.0, **named), 0.9, seed)
-    return Result(ours, theirs, also={"batches to 0.9": (steps, baseline)})
 
 
 # ----------------------------------------------------------------------------- tsallis-garl-paft
