@@ -102,6 +102,8 @@ def checked_pairs(policy: LanguagePolicy, task: Any, n: int, seed: int) -> Langu
     "reference syncs: 1, 4 or 16) from one grid on another seed",
     metric="percent of held-out prompts solved (MODSUM-LM, 2,000 pairs, 60 updates of 32)",
     bar=at_least(0.0), seeds=8, minutes=4.0,
+    note="It closes 51 percent of the gap on average (95.0 percent solved; DPO 90.7, online 99.1); "
+    "eight seeds do not settle whether that is half.",
 )  # fmt: skip
 def humanline_evidence(seed: int, zoo: Any) -> Result:
     """Also, reported: DPO on the same pairs, online, and the reference synced at every step."""
