@@ -113,7 +113,7 @@ def guided_evidence(seed: int, zoo: Any) -> Result:
     form = policy_guided_diffusion(length=LENGTH, model_steps=2_000, batch=128, width=48)
     model = form.stages[0].do  # type: ignore[union-attr]
     assert isinstance(model, Learner)
-    net = train(model, log, steps=2_000, seed=seed, compile=False).nets["denoiser"]
+    net = train(model, log, steps=2_000, seed=seed, compile=False).nets["denoiser_ema"]
     plain, half, whole, double = (_made(net, log, w, seed) for w in (0.0, 0.5, 1.0, 2.0))
     other = rolled(log, seed)
     return Result(

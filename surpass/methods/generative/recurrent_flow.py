@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from surpass.critics.ensembles import dual
 from surpass.forms import Learner, Stages, adam, log, mix, replay, train
 from surpass.methods.actor_critic import offline_then_online, soft_actor_critic
 from surpass.objectives.bellman import soft, td
@@ -17,20 +18,25 @@ __all__ = ["sac_flow", "sac_flow_pretrained"]
 
 @system("sac-flow")
 def sac_flow(
-    steps: int = 4, velocity: str = "gated", entropy: float = 0.0,
+    steps: int = 4, velocity: str = "gated", entropy: float = 0.0, alpha: float = 0.2,
     log_std: tuple[float, float] = (-5.0, 2.0), gamma: float = 0.99, lr: float = 3e-4,
     batch: int = 256, warm: int = 1_000, per_step: float = 1.0, envs: int = 1, width: int = 256,
     hidden: tuple[int, ...] = (256, 256),
 ) -> Learner:  # fmt: skip
     """SAC, its gradient through all `steps` of a flow; log pi is that of the noisy path. `velocity`
-    is "gated" (v = z (h - x), Flow-G), "decoder" (a transformer's, Flow-T) or "plain"."""
+    is "gated" (v = z (h - x), Flow-G), "decoder" (a transformer's, Flow-T) or "plain".
+
+    A path's entropy can grow with every step, far above `entropy`, until the temperature has fallen
+    from `alpha`: start it low where rewards are small.
+    """
     base = soft_actor_critic(
         gamma=gamma, lr=lr, hidden=hidden,
         source=replay(batch, warm=warm, per_step=per_step, envs=envs),
     )  # fmt: skip
     actor = train(("pi", "alpha"), entropic(target=entropy), adam(lr))
     pi = recurrent_flow(steps, width, velocity, log_std)
-    return replace(base, nets={**base.nets, "pi": pi}, update=(base.update[0], actor))
+    nets = {**base.nets, "pi": pi, "alpha": dual(alpha)}
+    return replace(base, nets=nets, update=(base.update[0], actor))
 
 
 @system("sac-flow:pretrained")
