@@ -17,7 +17,7 @@ from surpass.objectives.advantage import Sequences, same_group
 from surpass.objectives.reduce import decided
 from surpass.parts import part
 
-__all__ = ["discounted_by_turn", "turn_credit", "turn_ends"]
+__all__ = ["discounted_by_turn", "last_decision", "turn_credit", "turn_ends"]
 
 
 class Conversations(Sequences, Protocol):

@@ -255,11 +255,11 @@ def hop_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
     return _sloppy(folder, zoo("hop-clean"), "hop-search", 0.2, 0.28)
 
 
-@item("hop-weak", line="hop-search, the same model made poor: right at about 0.05", load=_load,
+@item("hop-weak", line="hop-search, the same model made poor: right at about 0.03", load=_load,
       minutes=0.3)  # fmt: skip
 def hop_weak(folder: Path, zoo: Zoo) -> dict[str, Any]:
-    """Trained on, with half of all arguments replaced by random ones."""
-    return _sloppy(folder, zoo("hop-clean"), "hop-search", 0.5, 0.055)
+    """Trained on, with seven arguments in ten replaced by random ones."""
+    return _sloppy(folder, zoo("hop-clean"), "hop-search", 0.7, 0.035)
 
 
 TABLES: dict[str, tuple[TableTask, float]] = {
