@@ -182,8 +182,12 @@ def serve(
     seed: int | None = None,
     default_reward: float | None = None,
     patience: float = 3600.0,
+    socket: Annotated[Path | None, arg(metavar="PATH")] = None,
 ) -> None:
     """Serve a policy over HTTP; every decision is logged with its exact propensity.
+
+    With --socket, a policy that scores candidates (the folder of `surpass train cold-rl`, or its
+    ONNX graph) answers on a Unix socket instead, within microseconds and without a log.
 
     The log folder goes straight back into `surpass improve`. A decision enters the log when its
     reward comes. Where only successes are reported (clicks), give --default-reward 0: without it
@@ -197,7 +201,13 @@ def serve(
         seed: Makes the choices reproducible (for tests).
         default_reward: Of decisions that got no reward within the patience.
         patience: Seconds to wait for a reward before the default one is logged.
+        socket: A Unix socket, for a policy that scores candidates.
     """
+    if socket is not None:
+        from surpass.serve.candidates import serve_candidates
+
+        serve_candidates(policy, socket)
+        return
     from surpass.serve.service import run
 
     run(

@@ -31,6 +31,7 @@ NAMES_OF: dict[str, tuple[str, ...]] = {
         "behavior_logp", "infos/action_log_probs", "infos/behavior_logp", "action_log_probs",
         "infos/logp", "logp",
     ),
+    "available": ("available",),
     "cost": ("cost", "costs"),
     "goal": ("goal", "goals"),
     "instrument": ("instrument",),
@@ -301,6 +302,8 @@ def _record(found: Mapping[str, Any]) -> Transitions:
     for field in ("source", "task"):
         if field in fields:
             fields[field] = fields[field].reshape(rows).long()
+    if "available" in fields:
+        fields["available"] = fields["available"].reshape(rows, -1).bool()
     extras = {
         k.removeprefix("extras/"): torch.from_numpy(np.require(v, requirements=["C", "W"]))
         for k, v in found.items()

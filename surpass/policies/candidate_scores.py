@@ -50,7 +50,7 @@ def candidate_scores(trained: Any, net: str = "q") -> CandidateScores:
     Raises:
         InputError: when its nets do not score candidates.
     """
-    q = dict(trained.nets.items()).get(net)
+    q = dict(getattr(trained, "nets", {})).get(net)
     k, d = getattr(q, "actions", 0), getattr(q, "features", 0)
     if q is None or not k or not d:
         raise InputError(f"the net {net!r} of this policy does not score listed candidates; "

@@ -17,6 +17,7 @@ import os
 import select
 import socket
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -26,9 +27,14 @@ from typing import Any
 import numpy as np
 
 from surpass.errors import InputError, extra
+from surpass.policies.candidate_scores import candidate_scores, save_scores
 from surpass.tasks.web_cache import Cache, Eviction, candidates
+from surpass.training.opening import load
 
-__all__ = ["VERSION", "Asker", "Sidecar", "SidecarEviction", "chosen", "scorer", "serve_candidates"]
+__all__ = [
+    "VERSION", "Asker", "Score", "Sidecar", "SidecarEviction", "chosen", "scorer",
+    "serve_candidates",
+]  # fmt: skip
 
 VERSION = 1
 _HEAD, _MASK = struct.Struct("<IHH"), struct.Struct("<I")
@@ -268,13 +274,21 @@ class SidecarEviction(Eviction):
         return keys[(mask & -mask).bit_length() - 1]
 
 
-def serve_candidates(graph: str | Path, path: str | Path, count: int = 1) -> None:
-    """Serve an ONNX graph of `save_scores` on a Unix socket until interrupted.
+def serve_candidates(policy: str | Path, path: str | Path, count: int = 1) -> None:
+    """Serve a policy that scores candidates on a Unix socket until interrupted.
+
+    Args:
+        policy: an ONNX graph of `save_scores`, or the folder of a training run.
+        path: of the socket. count: how many candidates are chosen.
 
     Raises:
-        InputError: when the graph or the socket cannot be used.
+        InputError: when the policy or the socket cannot be used.
     """
-    score, k, d = scorer(graph)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(policy)
+        if graph.is_dir():
+            graph = save_scores(candidate_scores(load(policy)), Path(folder) / "scores.onnx")
+        score, k, d = scorer(graph)
     with Sidecar(score, k, d, path, count):
         print(f"choosing {count} of up to {k} candidates ({d} features each) on {path}", flush=True)
         threading.Event().wait()

@@ -86,3 +86,16 @@ def test_bad_input():
     other = sp.train(sp.dqn(), task="CartPole-v1", steps=1, compile=False)
     with pytest.raises(InputError, match="does not score listed candidates"):
         candidate_scores(other)
+
+
+def test_a_log_goes_through_a_file(tmp_path):
+    from surpass.data.trajectories import open_trajectories, write_trajectories
+
+    log = hurried(20)
+    write_trajectories(log, tmp_path / "evictions.parquet")
+    back = open_trajectories(tmp_path / "evictions.parquet").read()
+    assert torch.equal(back.available, log.available)
+    assert torch.equal(back.extras["elapsed"], log.extras["elapsed"])
+    form = recipe("cold-rl")(batch=8, hidden=(8, 8), head=8)
+    one, two = (sp.train(form, d, steps=2, compile=False) for d in (log, back))
+    assert torch.equal(one.nets["q"].all(log.obs), two.nets["q"].all(log.obs))

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
-import os
 import shutil
-import socket
-import subprocess
-import threading
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from surpass.data.access_log import LOG_FORMAT, read_access_log
+from surpass.data.access_log import read_access_log
 from surpass.errors import InputError
+from surpass.evidence.online.cache_server import REPLAYED, Nginx
 from surpass.serve.cache_files import CacheFiles, cache_file
 from surpass.tasks.cache_policies import LRU, largest_first, lru_over_size
 from surpass.tasks.web_cache import simulate, trap_workload
@@ -90,111 +84,6 @@ def test_bad_input(tmp_path):
 
 # ------------------------------------------------------------------------------------ a real nginx
 
-CONF = """
-daemon off; worker_processes 1; pid {place}/nginx.pid; error_log {place}/error.log;
-events {{ worker_connections 64; }}
-http {{
-  access_log off;
-  log_format surpass '{log}';
-  client_body_temp_path {place}/body; fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u;
-  scgi_temp_path {place}/s; proxy_temp_path {place}/proxy;
-  proxy_cache_path {place}/cache levels=1:2 keys_zone=surpass:4m max_size=10g inactive=1d
-                   use_temp_path=off;
-  server {{
-    listen 127.0.0.1:{port};
-    access_log {place}/access.log surpass;
-    location / {{
-      proxy_pass http://127.0.0.1:{origin}; proxy_cache surpass; proxy_cache_key $uri;
-      proxy_cache_valid 200 1d; proxy_http_version 1.1; proxy_set_header Connection "";
-    }}
-  }}
-}}
-"""
-
-
-class Origin(http.server.BaseHTTPRequestHandler):
-    """/NUMBER/BYTES: so many bytes."""
-
-    protocol_version = "HTTP/1.1"
-    served: list[str]
-
-    def do_GET(self):
-        size = int(self.path.rsplit("/", 1)[1])
-        self.served.append(self.path)
-        self.send_response(200)
-        self.send_header("Content-Length", str(size))
-        self.send_header("X-TTL", "3600")
-        self.end_headers()
-        self.wfile.write(b"x" * size)
-
-    def log_message(self, *_):
-        pass
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Nginx:
-    """A real nginx with its cache in a folder, before an origin in a thread."""
-
-    def __init__(self, place: Path):
-        self.place, self.port, self.served = place, free_port(), []
-        handler = type("Own", (Origin,), {"served": self.served})
-        self.origin = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.origin.daemon_threads = True
-        threading.Thread(target=self.origin.serve_forever, daemon=True).start()
-        text = CONF.format(
-            place=place, port=self.port, origin=self.origin.server_address[1], log=LOG_FORMAT
-        )
-        (place / "nginx.conf").write_text(text)
-        (place / "cache").mkdir()
-        place.chmod(0o777)  # a worker of a root's nginx is another user
-        (place / "cache").chmod(0o777)
-        self.process = subprocess.Popen(
-            ["nginx", "-p", str(place), "-c", str(place / "nginx.conf"),
-             "-g", "user root;" if os.geteuid() == 0 else ""],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.read = 0
-
-    def __enter__(self):
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return self
-            except OSError:
-                assert self.process.poll() is None, (self.place / "error.log").read_text()
-                time.sleep(0.02)
-        raise AssertionError("nginx does not listen")
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(20)
-        self.origin.shutdown()
-        self.origin.server_close()
-
-    def get(self, path: str) -> str:
-        """Ask for a path; gives the line that nginx wrote about it."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
-            assert len(answer.read()) == int(path.rsplit("/", 1)[1])
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            lines = self.lines()
-            if len(lines) > self.read:
-                self.read = len(lines)
-                return lines[-1]
-            time.sleep(0.001)
-        raise AssertionError("nginx wrote no line")
-
-    def lines(self) -> list[str]:
-        path = self.place / "access.log"
-        return path.read_text().splitlines() if path.exists() else []
-
-
 nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 
 
@@ -236,3 +125,13 @@ def test_a_budget_is_kept_and_the_policy_decides_what_hits(tmp_path):
         assert manager.hits == log.hit.sum()
     assert ratios["lru"] == 0.0
     assert ratios["largest first"] == pytest.approx(29 * 2 / 120)
+
+
+@nginx
+def test_a_log_sent_at_another_pace_keeps_its_clock(tmp_path):
+    with Nginx(tmp_path, REPLAYED, {"/1/500": (7200.5, 0.25)}) as server:
+        server.get("/1/500", 12.5)
+        server.get("/1/500", 5000.25)
+        log = read_access_log(tmp_path / "access.log")
+    assert log.time.tolist() == [12.5, 5000.25] and log.hit.tolist() == [0, 1]
+    assert log.ttl.tolist() == [7200.5] * 2 and log.rtt.tolist() == [250_000.0] * 2

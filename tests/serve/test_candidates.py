@@ -1,8 +1,11 @@
 """The sidecar on the wire, byte by byte, and the client's deadline against sidecars that sleep."""
 
+import signal
 import socket
 import statistics
 import struct
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,9 +13,12 @@ import numpy as np
 import pytest
 
 from surpass.errors import InputError
+from surpass.methods.online.cold_rl import cold_rl_shared
 from surpass.serve.candidates import Asker, Sidecar, SidecarEviction, chosen, scorer
 from surpass.tasks.cache_policies import LRU, Scored
+from surpass.tasks.cache_replay import replayed
 from surpass.tasks.web_cache import simulate, trap_workload
+from surpass.training.run import train
 
 LOG = trap_workload(1_500, 200, seed=4)
 CAPACITY = 0.1 * LOG.footprint
@@ -161,3 +167,27 @@ def test_bad_input(place, tmp_path):
         scorer(tmp_path / "text.onnx")
     with pytest.raises(InputError, match="cannot be listened on"):
         Sidecar(by_size, k=4, d=6, path=tmp_path / "none" / "s.sock")
+
+
+def test_serve_answers_on_a_unix_socket(tmp_path):
+    """From a training run's folder to a sidecar that says the index of the best candidate."""
+    form = cold_rl_shared(batch=8, hidden=(8, 8), head=8)
+    log = trap_workload(1_500, 200, seed=4)
+    data = replayed(log, 0.1 * log.footprint, k=8)
+    trained = train(form, data, steps=2, compile=False, out=tmp_path / "run")
+    path = tmp_path / "s.sock"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "surpass", "serve", str(tmp_path / "run"), "--socket", str(path)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert "1 of up to 8 candidates (6 features each)" in process.stdout.readline()
+        asker = Asker(path, deadline=20.0)
+        raw = data.obs[:5].reshape(5, 8, 6).numpy()
+        masks = [asker.ask(features) for features in raw]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    best = trained.predict(data.obs[:5].numpy())
+    assert masks == [1 << int(b) for b in best]
+    assert not path.exists()

@@ -27,10 +27,11 @@ __all__ = ["cold_rl", "cold_rl_shared"]
 
 
 def _offline_dqn(
-    net: Any, gamma: float, lr: float, tau: float, batch: int, alpha: float, beta: float, steps: int
-) -> Learner:
+    net: Any, gamma: float, lr: float, tau: float, batch: int, alpha: float, beta: float,
+    steps: int, every: int,
+) -> Learner:  # fmt: skip
     backup = best_action(double=True)
-    rule = Prioritized(td_error(backup, gamma), alpha, linear(beta, 1.0, steps=steps))
+    rule = Prioritized(td_error(backup, gamma), alpha, linear(beta, 1.0, steps=steps), every)
     return Learner(
         nets={"q": net, "q_target": ema("q", tau)},
         prepare=(absent_as_nan(), over_elapsed()),
@@ -44,21 +45,21 @@ def _offline_dqn(
 @system("cold-rl")
 def cold_rl(
     gamma: float = 0.97, lr: float = 3e-4, tau: float = 0.005, batch: int = 128,
-    alpha: float = 0.6, beta: float = 0.4, steps: int = 20_000,
+    alpha: float = 0.6, beta: float = 0.4, steps: int = 20_000, every: int = 1_000,
     hidden: tuple[int, ...] = (256, 256), head: int = 128,
 ) -> Learner:  # fmt: skip
     """min E[Huber(r + gamma^elapsed Q_target(s', argmax_i Q(s', i)) - Q(s, i))], Q dueling over the
     k candidates."""
     net = per_place(1, hidden, head)
-    return _offline_dqn(net, gamma, lr, tau, batch, alpha, beta, steps)
+    return _offline_dqn(net, gamma, lr, tau, batch, alpha, beta, steps, every)
 
 
 @system("cold-rl:shared")
 def cold_rl_shared(
     gamma: float = 0.97, lr: float = 3e-4, tau: float = 0.005, batch: int = 128,
-    alpha: float = 0.6, beta: float = 0.4, steps: int = 20_000,
+    alpha: float = 0.6, beta: float = 0.4, steps: int = 20_000, every: int = 1_000,
     hidden: tuple[int, ...] = (64, 64), head: int = 64,
 ) -> Learner:  # fmt: skip
     """The same with one net for every candidate, so that its place in the list cannot matter."""
     net = per_candidate(1, hidden, head)
-    return _offline_dqn(net, gamma, lr, tau, batch, alpha, beta, steps)
+    return _offline_dqn(net, gamma, lr, tau, batch, alpha, beta, steps, every)
