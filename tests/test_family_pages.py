@@ -110,3 +110,21 @@ def test_a_claim_with_a_note_shows_it(families):
     entry = families.entry_of("exp-smoothing")
     assert entry["note"][:30] in shown and shown.count("<circle") == 2 * len(entry["ours"])
     assert families.evidence("no-such-key") == "not measured yet"
+
+
+def test_the_example_of_the_online_page_runs(families, capsys, tmp_path, monkeypatch):
+    """A cache learns whom to evict, as a graph that ONNX Runtime runs; some 3 s, uncompiled."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SURPASS_COMPILE", "0")
+    (block,) = re.findall(r"```python\n(.*?)```", families.written()["online"]["start"], re.DOTALL)
+    names: dict = {}
+    exec(compile(block, "families.toml", "exec"), names)
+    rule, ratio = capsys.readouterr().out.rsplit(maxsplit=1)
+    assert rule in names["found"] and 0 < float(ratio) < names["found"][rule].ratio() + 0.3
+    evictions, k = names["evictions"], 16  # the second replay does what the graph says
+    sure = (evictions.episode == 0) & evictions.available.all(1)
+    obs = evictions.obs[sure].reshape(-1, k, 6).numpy()
+    best = [int(names["score"](rows).argmax()) for rows in obs[:50]]
+    assert best == evictions.action[sure][:50].tolist()
+    assert (tmp_path / "scores.onnx").exists()

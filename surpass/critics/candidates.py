@@ -87,19 +87,20 @@ class SharedCandidates(_Listed):
     ) -> None:
         super().__init__(spaces, n, hidden, clip)
         self.encoder = StackedMLP(n, (self.features, *hidden), norm=True)
+        self.context = StackedMLP(n, (hidden[-1], hidden[-1]))
         self.value = StackedMLP(n, (hidden[-1], head, 1))
-        self.advantage = StackedMLP(n, (2 * hidden[-1], head, 1))
+        self.advantage = StackedMLP(n, (hidden[-1], head, 1))
 
     def streams(
         self, x: Float[Tensor, "B k d"], here: Bool[Tensor, "B k"], first: int | None
     ) -> tuple[Float[Tensor, "n B 1"], Float[Tensor, "n B k"]]:
         k = self.actions
-        code = self.encoder(x.reshape(-1, self.features), first).relu()  # [n, B k, h]
+        code = self.encoder(x.reshape(-1, self.features), first)  # [n, B k, h]
         code = code.reshape(code.shape[0], -1, k, code.shape[-1])
         mask = here.to(x.dtype)[..., None]
-        pooled = (code * mask).sum(2) / mask.sum(1).clamp(min=1.0)
-        both = torch.cat([code, pooled[:, :, None].expand_as(code)], -1)
-        extra = self.advantage(both.flatten(1, 2), first)
+        pooled = (code.relu() * mask).sum(2) / mask.sum(1).clamp(min=1.0)
+        aware = (code + self.context(pooled, first)[:, :, None]).relu()
+        extra = self.advantage(aware.flatten(1, 2), first)
         return self.value(pooled, first), extra.reshape(extra.shape[0], -1, k)
 
 
@@ -120,7 +121,7 @@ def per_place(
 
 @part
 def per_candidate(
-    spaces: Spaces, /, n: int = 1, hidden: tuple[int, ...] = (64, 64), head: int = 64,
+    spaces: Spaces, /, n: int = 1, hidden: tuple[int, ...] = (64,), head: int = 64,
     clip: float = 5.0,
 ) -> nn.Module:  # fmt: skip
     """Dueling values of listed candidates from one net for each of them.

@@ -58,7 +58,7 @@ def cold_rl(
 def cold_rl_shared(
     gamma: float = 0.97, lr: float = 3e-4, tau: float = 0.005, batch: int = 128,
     alpha: float = 0.6, beta: float = 0.4, steps: int = 20_000, every: int = 1_000,
-    hidden: tuple[int, ...] = (64, 64), head: int = 64,
+    hidden: tuple[int, ...] = (64,), head: int = 64,
 ) -> Learner:  # fmt: skip
     """The same with one net for every candidate, so that its place in the list cannot matter."""
     net = per_candidate(1, hidden, head)
