@@ -136,7 +136,8 @@ def explained(
 
     The agent is a net with `goals` [G, k] and, by their numbers, `all(obs, goal)` [B, A], and
     `reward(obs, goal)` and `done(obs, goal)` [B] of arriving, as
-    `surpass.critics.grid_values.GoalGrid`. Its weights stay; gradient reaches f through its inputs.
+    `surpass.critics.grid_values.GoalGrid`. Its weights stay; gradient reaches f through its inputs,
+    so that f learns nothing where values are flat.
     """
     judge = nets[agent]
     goal = torch.randint(judge.goals.shape[0], rows.obs.shape[:1], device=rows.obs.device)

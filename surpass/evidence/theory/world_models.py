@@ -177,7 +177,7 @@ def _tables(seed: int) -> dict[str, float]:
     "p-learning",
     claim="a net that explains a driver's values for four places predicts the next state of a car "
     "that it never saw move, with at most a fifth of the error of assuming that the speed stays, "
-    "but for the wall, which stops the car: what it is worth there does not depend on its speed; "
+    "but for the wall, which stops the car: values are flat in speed there, and give no gradient; "
     "kernels of four rooms are recovered exactly from one goal (deterministic), four (windy, "
     "neighbors known) or all, and plans for unseen goals in them are worth at least 95 % of the "
     "best",
