@@ -52,7 +52,7 @@ def _compared(world: Restless, seed: int) -> dict[str, float]:
     baseline="the feasible pulls with the largest next mean reward",
     metric="mean return, both problems",
     bar=at_least(1.1, times=True),
-    seeds=20,
+    seeds=100,
     minutes=10,
     note="Five problems are few: the gain of a tenth is met on average, and small where a myopic "
     "choice happens to feed the arms that pay at the top.",
