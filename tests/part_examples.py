@@ -206,7 +206,8 @@ def _steps() -> Tensors:
     found |= {n: -torch.rand(B, T) - 1.0 for n in ("mean_logp", "anchor_mean_logp")}
     found |= {"accuracy": torch.rand(B, T), "age": 1.0 * torch.randint(0, 3, (B, T))}
     found |= {n: torch.randn(B, T, 2) for n in GAUSSIAN} | {"stride": torch.rand(B, T) + 0.1}
-    found |= {n: torch.randn(B, T, A) for n in TABLES}
+    tables = {n: torch.randn(B, T, A) for n in TABLES}
+    found |= {n: v - v[..., :1] if n.endswith("scores") else v for n, v in tables.items()}
     found["log_ratio"] = torch.where(MASK > 0, found["logp"] - found["anchor_logp"], 0.0)
     return found
 

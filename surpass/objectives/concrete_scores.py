@@ -23,7 +23,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surpass.errors import InputError
-from surpass.objectives.ratio import kept
 from surpass.objectives.views import Steps
 from surpass.parts import Part, part
 
@@ -100,19 +99,22 @@ def resampled_weights(r: Scored) -> Tensor:
             after = r.again(z)
             back = ((after.softmax(-1) * rows[..., None]).sum(1)
                     .gather(-1, y.gather(-1, place[:, None]))[:, 0])  # fmt: skip
-            weight = 1.0 / (local_mass(after) * forth.clamp_min(1e-12))
+            weight = (-log_mass(after)).exp() / forth.clamp_min(1e-12)
             top.append(back * weight)
             bottom.append(weight)
         share = torch.stack(top).sum(0) / torch.stack(bottom).sum(0).clamp_min(1e-30)
         return share.reshape(n, length, size)
 
 
-def local_mass(
+def log_mass(
     table: Float[Tensor, "... L V"], mask: Float[Tensor, "... L"] | None = None
 ) -> Float[Tensor, "..."]:
-    """sum of s(x)_y over x itself, counted once, and its neighbors: 1 / the share of x in them."""
-    others = table.exp().sum(-1) - 1.0
-    return 1.0 + (others if mask is None else kept(others, mask)).sum(-1)
+    """log of the sum of s(x)_y over x itself, counted once, and its neighbors: minus the log of the
+    share of x in them."""
+    own = torch.ones_like(table[..., 0]) if mask is None else (mask > 0).to(table.dtype)
+    inside = torch.where(own[..., None] > 0, table, torch.full_like(table, -torch.inf))
+    whole = inside.flatten(-2).logsumexp(-1)  # x stands in it once for every place
+    return whole + torch.log1p(-(own.sum(-1) - 1.0) * (-whole).exp())
 
 
 # ------------------------------------------------------------------------------------- weights
@@ -124,8 +126,8 @@ def by_neighbors(s: Steps, /) -> dict[str, Tensor]:
     pseudo-likelihood. No further scoring, and no bias where the neighborhood holds all mass."""
     now, old = s.extras["log_scores"].detach(), s.extras["anchor_log_scores"]
     return {
-        "now": now.exp() / local_mass(now, s.mask)[..., None, None],
-        "anchor": old.exp() / local_mass(old, s.mask)[..., None, None],
+        "now": (now - log_mass(now, s.mask)[..., None, None]).exp(),
+        "anchor": (old - log_mass(old, s.mask)[..., None, None]).exp(),
     }
 
 
@@ -157,8 +159,8 @@ def score_entropy(
     table, old = s.extras["log_scores"], s.extras["anchor_log_scores"]
     found = weights(s)
     now = found["now"].detach()
-    apart = (old - table.detach()).exp()
-    q = (now / found["anchor"].detach().clamp_min(1e-12) * apart).clamp(max=1e4)
+    gained = now.clamp_min(1e-30).log() - found["anchor"].detach().clamp_min(1e-30).log()
+    q = (gained + old - table.detach()).clamp(-20.0, 20.0).exp()
     a = s.advantage[..., None]
     held = torch.minimum(q * a, q.clamp(1.0 - eps, 1.0 + eps) * a)
     return torch.where(s.mask > 0, (held * now * table).sum(-1), torch.zeros_like(s.mask))

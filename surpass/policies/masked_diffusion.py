@@ -25,9 +25,10 @@ __all__ = ["MaskedDiffusion", "MaskedPath", "masked_diffusion"]
 class MaskedDiffusion(nn.Module):
     """A residual perceptron over whole sequences; the decisions are the letters of the end.
 
-    The score of a neighbor is s(x)_y = p(v | x without place i) / p(x_i | x without place i): with
-    `leave_out` from L passes with that place masked, as the net was trained; else from one pass
-    over x as it stands, where the net, never trained on what it sees, may say anything.
+    The score of a neighbor is s(x)_y = p(v | x without place i) / p(x_i | x without place i). With
+    `leave_out` it comes from L passes with that place masked, as the net was trained; else, as in
+    SEPO, from one pass over x as it stands: the net was never trained on places that it sees, but
+    what moves its letters there moves them elsewhere too.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class MaskedPath(MaskedDiffusion):
 @part
 def masked_diffusion(
     spaces: Spaces, /, hidden: int = 256, blocks: int = 2, steps: int | None = None,
-    path: bool = False, leave_out: bool = True,
+    path: bool = False, leave_out: bool = False,
 ) -> nn.Module:  # fmt: skip
     """A generator of sequences: `spaces` has V actions and `extras["agents"]` = L letters. `steps`
     reveal all (L where not given); with `path` these are the decisions, else the letters are.

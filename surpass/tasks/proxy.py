@@ -2,8 +2,8 @@
 
 Class c ~ U{1..C} is seen one-hot; things of a class lie around its center, N(mu_c, std^2 I) in d
 dimensions. Gold is the log-density of the class, per dimension and less its greatest value:
--|x - mu_c|^2 / (2 d std^2). The proxy, which is paid, adds `lure` times how far x lies along one
-direction that has nothing to do with the class, in deviations: what a reward model got wrong.
+-|x - mu_c|^2 / (2 d std^2). What is paid is a proxy: how far x lies along one direction from its
+center, in deviations, and `sense` times gold. Where sense is 0 there is no end to what it asks for.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ class Proxied:
     """The generator's task, one action an episode.
 
     Attributes:
-        classes, size: C and d. std: of things around their center. lure: how much the proxy pays.
+        classes, size: C and d. std: of things around their center. sense: how much of gold the
+            proxy pays.
     """
 
     classes: int = 8
     size: int = 16
     std: float = 0.1
-    lure: float = 0.5
+    sense: float = 0.0
     noise_dim: int = 0
 
     def centers(self) -> Float[Tensor, "C d"]:
@@ -54,12 +55,7 @@ class Proxied:
 
     def proxy(self, obs: Float[Tensor, "N C"], x: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:
         """What is paid."""
-        return self.gold(obs, x) + self.lure * self._apart(obs, x) @ self.direction()
-
-    def best(self) -> tuple[float, float]:
-        """The most that the proxy pays, lure^2 d / 2, and gold there, minus the same."""
-        top = 0.5 * self.lure**2 * self.size
-        return top, -top
+        return self._apart(obs, x) @ self.direction() + self.sense * self.gold(obs, x)
 
     def contexts(self, n: int) -> Float[Tensor, "n C"]:
         """Classes in turn, for measuring."""

@@ -61,7 +61,7 @@ def path_gradient(
 
 
 def masked_cloning(
-    steps: int | None = None, path: bool = False, leave_out: bool = True, lr: float = 1e-3,
+    steps: int | None = None, path: bool = False, leave_out: bool = False, lr: float = 1e-3,
     batch: int = 256, width: int = 128, blocks: int = 2,
 ) -> Learner:  # fmt: skip
     """The masked diffusion of a log's sequences."""
