@@ -69,6 +69,18 @@ def test_the_examples_of_the_evaluation_page_run(families, capsys):
     assert 0 < float(names["predictor"](names["met"].seen).mean()) < 1
 
 
+def test_the_generator_and_the_drift_of_the_online_page_run(families, capsys, monkeypatch):
+    monkeypatch.setenv("SURPASS_COMPILE", "0")
+    blocks = re.findall(r"```python\n(.*?)```", families.written()["online"]["start"], re.DOTALL)
+    names: dict = {}
+    for block in blocks[1:]:
+        exec(compile(block, "families.toml", "exec"), names)
+    assert len(blocks) == 3 and capsys.readouterr().out.startswith("tensor")
+    assert float(names["world"].proxy(names["classes"], names["tuned"].policy.act(
+        names["classes"]).action).mean()) > 3.0  # fmt: skip
+    assert names["agent"].form.trust.drift == names["found"].drift
+
+
 def test_the_example_of_the_settings_page_runs(families, capsys):
     (block,) = re.findall(
         r"```python\n(.*?)```", families.written()["settings"]["start"], re.DOTALL
@@ -117,7 +129,7 @@ def test_the_example_of_the_online_page_runs(families, capsys, tmp_path, monkeyp
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SURPASS_COMPILE", "0")
-    (block,) = re.findall(r"```python\n(.*?)```", families.written()["online"]["start"], re.DOTALL)
+    block = re.findall(r"```python\n(.*?)```", families.written()["online"]["start"], re.DOTALL)[0]
     names: dict = {}
     exec(compile(block, "families.toml", "exec"), names)
     rule, ratio = capsys.readouterr().out.rsplit(maxsplit=1)

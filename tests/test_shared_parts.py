@@ -23,6 +23,7 @@ from surpass.objectives.advantage import (  # noqa: E402
     with_columns,
 )
 from surpass.objectives.divergence import entropy_bonus, k3  # noqa: E402
+from surpass.objectives.drift import clipped_away, discovered, mirror  # noqa: E402
 from surpass.objectives.order_statistics import max_at_k  # noqa: E402
 from surpass.objectives.preference import logistic, robust, squared  # noqa: E402
 from surpass.objectives.ratio import per_sequence  # noqa: E402
@@ -46,6 +47,8 @@ from tests.methods.language_cases import tiny  # noqa: E402
 CELLS = {
     "clip": ("cart-pole", "grid", "tokens"),
     "dual_clip": ("cart-pole", "grid", "tokens"),
+    "clipped_away (PPO as a drift)": ("cart-pole", "grid", "tokens"),
+    "discovered (a drift)": ("cart-pole", "grid", "tokens"),
     "per_sequence (GSPO's ratio)": ("cart-pole", "grid", "tokens"),
     "unified (mask, denominator)": ("cart-pole", "grid", "tokens"),
     "k3": ("cart-pole", "grid", "tokens"),
@@ -128,6 +131,13 @@ def by_dual(d):
     return mean(-torch.where(a < 0, torch.maximum(inner, 1.05 * a), inner), d)
 
 
+def by_discovery(d):
+    """PPO's surrogate with x - b tanh(x / b) in place of what clipping removes."""
+    r, a = ratio(d), loo(d)
+    x = torch.where(a >= 0, (r - 1) * a, r.log() * a)
+    return mean((x - 0.05 * torch.tanh(x / 0.05)).clamp_min(0) - r * a, d)
+
+
 def by_sequence_mean(d):
     each = (-ratio(d) * loo(d) * d["mask"]).sum(-1) / d["mask"].sum(-1)
     return each.mean()
@@ -197,6 +207,11 @@ def soft(z):
 WAYS = {
     "clip": (pg(leave_one_out(), clip(0.1, 0.1)), lambda d: mean(-clipped(ratio(d), loo(d)), d)),
     "dual_clip": (pg(leave_one_out(), dual_clip(0.1, 0.1, cap=1.05)), by_dual),
+    "clipped_away (PPO as a drift)": (
+        pg(leave_one_out(), mirror(clipped_away(0.1, 0.1))),
+        lambda d: mean(-clipped(ratio(d), loo(d)), d),
+    ),
+    "discovered (a drift)": (pg(leave_one_out(), mirror(discovered(0.05, 0.05))), by_discovery),
     "per_sequence (GSPO's ratio)": (
         pg(leave_one_out(), clip(0.03, 0.03), ratio=per_sequence()),
         lambda d: mean(-clipped(sequence_ratio(d), loo(d), 0.03, 0.03), d),

@@ -84,7 +84,9 @@ def ratios_of(flow: Any, seed: int) -> dict[str, dict[str, torch.Tensor]]:
     metric="gold per dimension where the proxy reaches 3 deviations, nats",
     bar=at_least(0.0),
     seeds=5,
-    minutes=3,
+    minutes=2,
+    note="The ratios and the clipping are as claimed, by wide margins; but at the same proxy gold "
+    "is level (-0.02, from -0.08 to 0.03) once each method has its own best clip range and rate.",
 )
 def guard_evidence(seed: int, zoo: Any) -> Result:
     """The statistics of the ratios beside it."""

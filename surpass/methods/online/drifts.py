@@ -17,6 +17,7 @@ from surpass.objectives.drift import mirror as mirrored
 from surpass.objectives.views import Steps
 from surpass.parts import Part, part
 from surpass.registry import system
+from surpass.tasks.protocol import Simulator
 from surpass.training.evolution import OpenES, evolve
 from surpass.training.lifetimes import Lifetime
 
@@ -53,7 +54,7 @@ class Evolved:
 
 @part
 def evolved_drift(
-    task: Any, /, population: int = 32, generations: int = 100, sigma: float = 0.1,
+    task: Simulator, /, population: int = 32, generations: int = 100, sigma: float = 0.1,
     lr: float = 0.02, hidden: int = 128, start: float = 0.0, life: Lifetime = Lifetime(),
     seed: int = 0,
 ) -> Evolved:  # fmt: skip
@@ -63,7 +64,7 @@ def evolved_drift(
     Raises:
         InputError: when the task has no simulator that many agents can live in at once.
     """
-    simulator = getattr(task, "simulator", task)
+    simulator: Any = getattr(task, "simulator", task)
     if not hasattr(simulator, "reset") or not hasattr(simulator, "noise_dim"):
         raise InputError("lifetimes need a batched simulator: a task of surpass tasks list")
     g = torch.Generator().manual_seed(seed)

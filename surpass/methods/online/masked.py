@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from surpass.errors import InputError
 from surpass.forms import Learner, PolicyGradient, Stage, Stages, adam, copy, log, rollouts, train
 from surpass.objectives.advantage import group_standardized
 from surpass.objectives.concrete_scores import (
@@ -38,6 +39,8 @@ def sepo(
 ) -> PolicyGradient:  # fmt: skip
     """E[min(q A, clip(q) A) sum_y w_y log s(x)_y], minimized, over the neighbors y of finished
     sequences; `weights` are "neighbors", "snis", or "exact" for models that know pi."""
+    if weights not in WEIGHTS:
+        raise InputError(f"weights={weights!r}; there are {', '.join(WEIGHTS)}")
     trust = score_entropy(eps, WEIGHTS[weights])
     return PolicyGradient(
         group_standardized(), trust + beta * conditional_kl() if beta else trust,
