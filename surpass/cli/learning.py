@@ -53,12 +53,14 @@ def train(
 
     Or: surpass train grpo --model ./my-model --data prompts.jsonl --reward exact
 
+    Or: surpass train igpo-info-gain --model hop-reference --task hop-search --set horizon=4
+
     Args:
         key: The recipe, as in `surpass list`.
         data: A log: a file, a Minari id, or a data set of `surpass zoo`.
         task: An environment id, for training or for evaluation during training.
         role: A further log, by the name that the recipe asks for it.
-        model: A language model, by path.
+        model: A language model, by path, or a small one of `surpass zoo`.
         reward: The reward of completions: exact, numeric, math, regex:PATTERN, module:function, or
             the folder of a reward model.
         lora: Of a language model: train adapters of this rank instead of all weights.
@@ -84,6 +86,10 @@ def train(
     from surpass.training.command import run
     from surpass.zoo.control import open_data
 
+    if model is not None:
+        from surpass.zoo.language import named_model
+
+        model = named_model(model)
     run(
         key,
         load=open_data,

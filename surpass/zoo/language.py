@@ -22,10 +22,10 @@ from surpass.policies.language import LanguagePolicy
 from surpass.tasks.hop_search import HopSearch
 from surpass.tasks.language import DigitStrings, LanguageTask, ModSum, Prompts, Vocabulary
 from surpass.tasks.tables import TableTask, lock_table, sumtriple_table
-from surpass.zoo.shelf import Zoo, item
+from surpass.zoo.shelf import Zoo, item, items
 
-__all__ = ["LanguageBed", "TableBed", "accuracy", "conversations", "prompt_rows", "tiny_llama",
-           "toy_tokenizer", "warm"]  # fmt: skip
+__all__ = ["LanguageBed", "TableBed", "accuracy", "conversations", "named_model", "prompt_rows",
+           "tiny_llama", "toy_tokenizer", "warm"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,14 @@ TASKS: dict[str, Any] = {
     "digit-strings": DigitStrings("CR", (3, 5)),
     "hop-search": HopSearch(),
 }
+
+
+def named_model(name: str) -> str:
+    """The folder of a model: a folder as it is, or by the name of a model of the zoo, which is
+    built where it is not there yet."""
+    if Path(name).exists() or name not in items():
+        return name
+    return str(Zoo().build(name))
 
 
 def _load(folder: Path) -> LanguageBed:
