@@ -53,7 +53,7 @@ def train(
 
     Or: surpass train grpo --model ./my-model --data prompts.jsonl --reward exact
 
-    Or: surpass train igpo-info-gain --model hop-reference --task hop-search --set horizon=4
+    Or: surpass train st-ppo --model hop-reference --task hop-search --set horizon=4 lr=1.5e-4
 
     Args:
         key: The recipe, as in `surpass list`.
@@ -73,7 +73,7 @@ def train(
             has it.
         sampler: Of a language model: who samples answers; vllm where it is installed, on a GPU.
         steps: Updates (environment steps for online recipes).
-        set: Hyperparameters, as in --set temperature=3; dotted paths reach into parts.
+        set: Hyperparameters, as in --set temperature=3 lr=1e-4; dotted paths reach into parts.
         seed: Reproduces a run on one machine.
         seeds: Train this many seeds and report each.
         out: Where checkpoints, logs and the policy go; ./runs/KEY by default.

@@ -166,6 +166,11 @@ def train(
         from surpass.tasks.catalog import task as open_task
 
         given["task"] = open_task(given["task"])
+    if hasattr(given.get("task"), "vocabulary"):
+        raise InputError(
+            f"{given['task'].name} is a task for language models; give one: model=..., or --model "
+            "PATH"
+        )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     spaces = _spaces(form, given)
     settings = {

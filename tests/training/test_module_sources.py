@@ -2,12 +2,15 @@
 
 import sys
 import types
+from copy import deepcopy as copied
 
 import pytest
 import torch
 
+from surpass.data.language import open_language
 from surpass.errors import InputError
 from surpass.forms import Adam, PolicyGradient, copy, rollouts
+from surpass.methods.agents.information_gain import igpo
 from surpass.methods.preference.pairs import dpo
 from surpass.methods.rlvr.policy_gradients import grpo
 from surpass.objectives.advantage import group_centered
@@ -16,9 +19,17 @@ from surpass.objectives.trust import clip
 from surpass.policies.generation import Sampling, generate
 from surpass.policies.language import LanguagePolicy, chosen_precision
 from surpass.policies.outside_sampling import Vllm, open_sampler
+from surpass.tasks.hop_search import HopSearch
 from surpass.tasks.language import ModSum
-from surpass.training.language_rollouts import RolloutStream, TaskPrompts
+from surpass.training.language_rollouts import (
+    LogPrompts,
+    RolloutStream,
+    TaskPrompts,
+    with_answers,
+)
 from surpass.training.module_run import train_language
+from surpass.training.run import train
+from surpass.zoo.language import tiny_llama, warm
 from tests.training.test_modules import assert_same, first_gradient, pair_trainer, tiny, weights
 
 transformers = pytest.importorskip("transformers")
@@ -167,3 +178,48 @@ def test_vllm_is_refused_in_one_line_and_read_as_our_own_answers(monkeypatch):
     assert names == set(policy.model.state_dict())
     trainer = RolloutStream(policy, TaskPrompts(ModSum(), 0), grpo(batch=8, group=4).source)
     assert not trainer.exact
+
+
+def test_a_task_that_takes_turns_resumes_exactly(tmp_path):
+    task = HopSearch(entities=6, relations=2, turns=3)
+    form = igpo(batch=8, group=4, horizon=4, turns=3, lr=1e-2)
+    policy = LanguagePolicy(tiny_llama(task, width=16, layers=1, heads=2))
+    warm(policy, task, error=0.0, steps=100, until=1.0, every=100)  # it searches, and fails
+
+    def run(steps, out, resume=False):
+        return weights(
+            train_language(form, model=copied(policy.model), task=task, steps=steps, out=out,
+                           seed=5, resume=resume)
+        )  # fmt: skip
+
+    whole, before = run(4, tmp_path / "whole"), weights(policy)
+    assert any(not torch.equal(before[n], w) for n, w in whole.items())
+    run(2, tmp_path / "parts")
+    assert_same(whole, run(4, tmp_path / "parts", True), rtol=0, atol=0)
+
+
+def test_a_recipe_that_asks_for_answers_says_what_is_missing():
+    form = igpo(batch=8, group=4, horizon=4, turns=3)
+    with pytest.raises(InputError, match="several turns need reply"):
+        train_language(form, model=tiny(), task=ModSum(), steps=1)
+    with pytest.raises(InputError, match="asks for right answers, and modsum-lm names none"):
+        train_language(form, model=tiny(), task=ModSum(), steps=1, reply=lambda p, said: [1])
+    with pytest.raises(InputError, match="hop-search is a task for language models"):
+        train(form, None, "hop-search", steps=1)
+
+
+def test_right_answers_of_a_log_stand_between_their_wrapping():
+    class Letters:
+        def encode(self, text, add_special_tokens):
+            return [ord(c) for c in text]
+
+    rows = [{"prompt": [1, 2], "answer": "ab"}, {"prompt": [3], "answer": ["c", "d"]}]
+    prompts = LogPrompts(open_language(rows, None, kind="prompts"), None, Letters(), 0)
+    seq = stream_of(rollouts(2, 3)).next().sequences
+    found = with_answers(seq, prompts.answers(seq, [1, 0], ("<", ">>"))).extras
+    assert [bytes(r).decode().strip("\0") for r in found["answer"].tolist()] == ["<c>>", "<ab>>"]
+    assert found["answer_own"].tolist() == [[0, 1, 0, 0, 0], [0, 1, 1, 0, 0]]
+    assert found["answer_mask"].sum(-1).tolist() == [4, 5]
+    bare = LogPrompts(open_language([{"prompt": [1]}], None, kind="prompts"), None, Letters(), 0)
+    with pytest.raises(InputError, match="no column 'answer'"):
+        bare.answers(seq, [0], ("", ""))
