@@ -61,16 +61,21 @@ def odice(
 @system("mahalo")
 def mahalo(
     beta: float = 10.0, ratio: float = 1e5, radius: float = 100.0, gamma: float = 0.99,
-    lr: float = 5e-4, slow: float = 5e-7, bounds: tuple[float, float] = (-1e6, 1e6),
-    batch: int = 512, warm: int = 100_000, steps: int = 1_000_000, hidden: Hidden = (256, 256, 256),
+    lr: float = 5e-4, slow: float = 5e-7, temperature: float = 1.0,
+    bounds: tuple[float, float] = (-1e6, 1e6), batch: int = 512, warm: int = 100_000,
+    steps: int = 1_000_000, hidden: Hidden = (256, 256, 256),
 ) -> Stages:  # fmt: skip
     """Critics and rewards that are jointly worst for the policy, relative to the log's actions,
     among those that fit the dynamics of "log" and the rewards of "labeled"; the policy moves a
-    thousand times slower."""
+    thousand times slower.
+
+    The weight of its entropy starts at `temperature` and is learned as fast as the critics; it has
+    to settle before the policy has moved, so that a short run with a faster policy starts lower.
+    """
     half = batch // 2
     nets = {
         "q": critic(2, hidden), "reward": transition_reward(hidden), "pi": gaussian(hidden),
-        "alpha": dual(), "q_target": ema("q", 0.005),
+        "alpha": dual(temperature), "q_target": ema("q", 0.005),
     }  # fmt: skip
     both = ("q", "reward")
     fitted = Learner(
