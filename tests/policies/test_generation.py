@@ -150,3 +150,29 @@ def test_turns_of_an_environment_are_seen_and_not_scored():
     tool = (seq.mask[0] == 0) & (torch.arange(len(seq.mask[0])) < seq.mask[0].nonzero().max())
     assert (seq.turn[0][tool] == -1).all() and int(tool.sum()) == 4
     assert (seq.action[0][tool][::2] == 5).all()
+
+
+def test_a_cache_kept_between_turns_changes_nothing(monkeypatch):
+    """Ragged prompts, turns and replies, rows that end early; greedy, so that no draw differs."""
+    from surpass.policies import generation
+
+    policy = LanguagePolicy(model_of(scale=1.0))
+    prompts = [[3, 4, 7], [9, 8], [11], [5, 1, 2, 6, 7, 3]]
+
+    def reply(row, said):
+        return None if (row + sum(said)) % 4 == 0 else [5, 6, 8, 9][: 1 + (row + said[-1]) % 4]
+
+    def talk(temperature):
+        return converse(policy, prompts, reply, Sampling(new=4, temperature=temperature, eos=2),
+                        turns=5, generator=torch.Generator().manual_seed(1))  # fmt: skip
+
+    kept, drawn = talk(0.0), talk(1.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "fits", lambda model: False)
+        again = talk(0.0)
+    assert torch.equal(kept.action, again.action) and torch.equal(kept.turn, again.turn)
+    assert len({int(n) for n in kept.turn.amax(-1)}) > 1  # rows end at different turns
+    policy.temperature = 1.5
+    with torch.no_grad():
+        scored = policy.score(drawn).logp
+    torch.testing.assert_close(drawn.behavior_logp * drawn.mask, scored, rtol=0, atol=1e-4)

@@ -7,11 +7,13 @@ pytest.importorskip("transformers")
 
 from surpass.methods.rlvr.policy_gradients import grpo
 from surpass.policies.language import LanguagePolicy
+from surpass.tasks.hop_search import HopSearch
 from surpass.tasks.language import DigitStrings, ModSum
 from surpass.training.module_run import train_language
 from surpass.zoo.language import (
     LanguageBed,
     accuracy,
+    conversations,
     prompt_rows,
     tiny_llama,
     toy_tokenizer,
@@ -66,3 +68,29 @@ def test_reference_tables_succeed_as_often_as_they_say(tmp_path):
         bed = zoo(name)
         assert float(bed.task.truth(bed.logits).success.mean()) == pytest.approx(success, abs=1e-6)
         assert bed.success == pytest.approx(success, abs=1e-6)
+
+
+def test_words_of_hop_search_are_tokens_and_models_have_names(tmp_path, monkeypatch):
+    from surpass.zoo import language, shelf
+
+    task = HopSearch()
+    tokenizer = toy_tokenizer(task.vocabulary)
+    drawn = task.prompts(5, torch.Generator().manual_seed(5))
+    for ids, mask in zip(drawn.tokens, drawn.mask, strict=True):
+        own = ids[mask > 0].tolist()
+        assert tokenizer(task.text(own)).input_ids == own
+    monkeypatch.setattr(language, "warm", lambda *_, **__: {"steps": 0, "accuracy": 0.5})
+    monkeypatch.setattr(shelf, "cache_folder", lambda: tmp_path)
+    place = language.named_model("hop-reference")
+    assert LanguagePolicy.load(place).vocabulary == len(task.vocabulary)
+    assert language.named_model(place) == place and language.named_model("./mine") == "./mine"
+
+
+def test_conversations_of_a_perfect_policy_are_limited_by_luck_alone():
+    """A policy that was taught everything answers at once, and is right."""
+    task = HopSearch(entities=4, relations=2, hops=(1, 1), known=1.0, turns=2)
+    policy = LanguagePolicy(tiny_llama(task))
+    assert warm(policy, task, error=0.0, steps=300, until=0.99, every=30)["accuracy"] >= 0.99
+    seq = conversations(policy, task, task.prompts(20), temperature=0.0)
+    assert int(seq.turn.max()) == 0
+    assert task.verify(seq.prompt, seq.action, seq.mask).all()
