@@ -81,8 +81,9 @@ class TextLayout:
 
 
 class Context(nn.Module):
-    """The context as n vectors [n, B, o]: a word's embedding is one for all bags, a linear map and
-    a perceptron of the bags are added."""
+    """The context as n vectors [n, B, o]: a linear map and a perceptron, added, of all bags, of
+    what each shares with the first one, the goal, and of how much that is; a word's embedding is
+    one for all of them."""
 
     def __init__(
         self, layout: TextLayout, n: int, width: int, hidden: tuple[int, ...], gives: int
@@ -90,12 +91,15 @@ class Context(nn.Module):
         super().__init__()
         self.layout = layout
         self.words = nn.Parameter(torch.randn(layout.buckets, width) / math.sqrt(width))
-        reads = layout.bags * width
+        reads = (2 * layout.bags - 1) * width + layout.bags - 1
         self.straight = StackedMLP(n, (reads, gives))
         self.bent = StackedMLP(n, (reads, *hidden, gives))
 
     def forward(self, obs: Float[Tensor, "B d"], first: int | None = None) -> Tensor:
-        read = (self.layout.bags_of(obs) @ self.words).flatten(-2)
+        bags = self.layout.bags_of(obs)
+        shared = bags[:, 1:] * (bags[:, :1] > 0)
+        both = torch.cat([bags, shared], 1) @ self.words
+        read = torch.cat([both.flatten(-2), shared.sum(-1)], -1)
         return self.straight(read, first) + self.bent(read, first)
 
 

@@ -95,7 +95,7 @@ class Quest:
         return [t for t, place in world.things.items() if place == ""]
 
     def _look(self, world: _World) -> str:
-        parts = [f"you are in the {world.room}"]
+        parts = [f"you are at {world.room}"]
         for f in self._here(world):
             inside = [t for t, place in world.things.items() if place == f]
             if f not in world.opened:
@@ -198,11 +198,12 @@ def _corridors(rooms: tuple[str, ...], house: int) -> dict[str, tuple[str, ...]]
 
 def text_quest(
     games: int = 12, first: int = 0, rooms: int = 8, things: int = 6, house: int = 0,
-    limit: int = 20, buckets: int = 512,
+    limit: int = 20, buckets: int = 512, memory: int = 2,
 ) -> TextTask:  # fmt: skip
-    """Quests `first` .. `first + games - 1` in one house."""
+    """Quests `first` .. `first + games - 1` in one house; an observation shows the last `memory`
+    turns."""
     return TextTask(
         "text-quest", f"{games} quests in a house of {rooms} rooms, in words",
         lambda: Quest(rooms, things, house, limit), tuple(range(first, first + games)),
-        TextLayout(buckets=buckets, commands=20 + rooms),
+        TextLayout(buckets, 1 + 2 * memory, commands=12 + rooms),
     )  # fmt: skip

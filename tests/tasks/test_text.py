@@ -315,5 +315,5 @@ def test_a_house_is_connected_and_its_exits_lead_both_ways():
 def test_the_quest_is_in_the_catalog():
     known = task("text-quest", games=3, rooms=4)
     env = known.make(2)
-    assert env.spaces == known.spaces and known.spaces.extras["text"]["commands"] == 24
+    assert env.spaces == known.spaces and known.spaces.extras["text"]["commands"] == 16
     assert text_quest(2, first=7).games == (7, 8)

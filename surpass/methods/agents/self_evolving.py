@@ -40,8 +40,8 @@ __all__ = ["q_evolve"]
 def q_evolve(
     cycles: int = 2, episodes: int = 36, low: float = 0.3, high: float = 0.2, alpha: float = 0.01,
     tau: float = 0.8, gamma: float = 0.99, lam: float = 0.95, penalty: float = -0.1,
-    lr: float = 1e-3, step: float = 3e-4, batch: int = 128, cloning: int = 100, critic: int = 500,
-    improve: int = 60,
+    polyak: float = 0.005, lr: float = 1e-3, step: float = 1e-3, batch: int = 128,
+    cloning: int = 150, critic: int = 1000, improve: int = 150,
     weight: Part[..., Any] | None = step_outcome(), rule: Part[..., Any] | None = None,
     trust: Part[..., Any] | None = None, policy: Net = command_scorer(),
     nets: tuple[Net, Net] = (command_critic(2), text_value()),
@@ -68,7 +68,7 @@ def q_evolve(
     errors = expectile(tau), td(state_value(), gamma)
     losses = errors if weight is None else tuple(weight * error for error in errors)
     judge = Learner(
-        {"q": nets[0], "v": nets[1], "q_target": ema("q")},
+        {"q": nets[0], "v": nets[1], "q_target": ema("q", polyak)},
         tuple(train(net, loss, adam(lr)) for net, loss in zip("vq", losses, strict=True)),
         none(), log(batch), prepare=(text_feedback(penalty, penalty, penalty),),
     )  # fmt: skip
