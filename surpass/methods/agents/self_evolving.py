@@ -29,7 +29,7 @@ from surpass.objectives.text_turns import step_outcome, text_feedback
 from surpass.objectives.trust import clip
 from surpass.objectives.value import clone, expectile
 from surpass.parts import Part
-from surpass.policies.acting import none, sampled
+from surpass.policies.acting import sampled
 from surpass.policies.commands import command_scorer
 from surpass.registry import system
 
@@ -70,7 +70,7 @@ def q_evolve(
     judge = Learner(
         {"q": nets[0], "v": nets[1], "q_target": ema("q", polyak)},
         tuple(train(net, loss, adam(lr)) for net, loss in zip("vq", losses, strict=True)),
-        none(), log(batch), prepare=(text_feedback(penalty, penalty, penalty),),
+        sampled("policy"), log(batch), prepare=(text_feedback(penalty, penalty, penalty),),
     )  # fmt: skip
     better = PolicyGradient(
         recorded(), clip(low, high) + alpha * k3() if trust is None else trust, source=log(batch),
