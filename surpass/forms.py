@@ -78,11 +78,12 @@ class Spaces:
         return self.n_actions > 0
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Uniform actions: [n] integers, or [n, action_dim] within the bounds (normal where
-        unbounded)."""
+        """Uniform actions: [n] integers ([n, agents] where several act together), or
+        [n, action_dim] within the bounds (normal where unbounded)."""
         device = generator.device if generator is not None else None
         if self.discrete:
-            return torch.randint(self.n_actions, (n,), generator=generator, device=device)
+            many = (n, int(self.extras["agents"])) if self.extras.get("agents") else (n,)
+            return torch.randint(self.n_actions, many, generator=generator, device=device)
         low = torch.tensor(self.low, device=device)
         high = torch.tensor(self.high, device=device)
         shape = (n, self.action_dim)
@@ -93,7 +94,7 @@ class Spaces:
     def uniform_logp(self) -> float:
         """The log density (or log probability) of every action that `sample` draws when bounded."""
         if self.discrete:
-            return -math.log(self.n_actions)
+            return -math.log(self.n_actions) * int(self.extras.get("agents") or 1)
         return -sum(math.log(h - lo) for lo, h in zip(self.low, self.high, strict=True))
 
 

@@ -18,8 +18,10 @@ from surpass.tasks import language, preference, quest, science_world, tables
 from surpass.tasks.control import Acrobot, CartPole, MountainCar, Pendulum
 from surpass.tasks.hop_search import HopSearch
 from surpass.tasks.maze import MAZES, PointMaze
+from surpass.tasks.motifs import Motifs
 from surpass.tasks.point import PointMass
 from surpass.tasks.protocol import Batched, Simulator, Spaces, Task, VectorEnv
+from surpass.tasks.proxy import Proxied
 from surpass.tasks.tabular import TabularMDP, Values
 from surpass.tasks.worlds import GRIDS, grid_world
 
@@ -120,6 +122,8 @@ _SIMULATORS: dict[str, tuple[str, Callable[..., Simulator]]] = {
     "cart-pole": ("keep a pole upright on a cart (CartPole-v1, batched)", CartPole),
     "mountain-car": ("drive a weak car uphill (MountainCarContinuous-v0, batched)", MountainCar),
     "acrobot": ("lift the tip of two links (Acrobot-v1, batched)", Acrobot),
+    "proxy": ("generate 16 numbers of a class, paid by a proxy of what was meant", Proxied),
+    "motifs": ("write sequences of letters, paid for how often a pair stands in them", Motifs),
     "point": ("POINT, a double integrator to be brought to the origin in 60 steps", PointMass),
 }
 
