@@ -59,8 +59,8 @@ def _score(log: Transitions, seed: int, **hyper: Any) -> float:
     metric="normalized score with 40 % wrong labels",
     bar=at_least(5.0), seeds=5, minutes=5,
     note="With 40 % wrong labels in 8 episodes scores run from -76 to 69 over nets and seeds, far "
-    "more than refining moves them (-1 on average), where right labels give 89 or more; the setting "
-    "was chosen on one seed, which could not show this.",
+    "more than refining moves them (-1 on average), where right labels give 89 or more; the "
+    "setting was chosen on one seed, which could not show this.",
 )  # fmt: skip
 def mamba_evidence(seed: int, zoo: Any) -> Result:
     """Also: a transformer with the same labels, and clean labels."""
