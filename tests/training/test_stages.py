@@ -1,7 +1,10 @@
 """Stages of any form, repetition, collection, and stages that end by a monitor's alarm."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from tensordict import TensorDict
 from training_counters import Counter, Regulator, TaskOf
 from training_logs import random_log
 
@@ -26,9 +29,9 @@ from surpass.forms import (
     train,
 )
 from surpass.methods.online.policy_gradients import ppo
-from surpass.objectives.advantage import ones
+from surpass.objectives.advantage import ones, recorded
 from surpass.objectives.rows import Rows
-from surpass.objectives.trust import clip
+from surpass.objectives.trust import clip, ratio_loss
 from surpass.objectives.value import clone
 from surpass.parts import part
 from surpass.policies.acting import mean
@@ -247,3 +250,41 @@ def test_an_on_policy_objective_learns_from_states_of_a_log():
         from dataclasses import replace
 
         go(replace(improve, epochs=2), steps=4)
+
+
+# ------------------------------------------------------------------- the log's own actions
+
+
+def judged_log():
+    """A log whose steps were judged: an advantage each."""
+    log = random_log()
+    torch.manual_seed(5)
+    log.extras = TensorDict({"advantage": torch.randn(len(log))}, batch_size=[len(log)])
+    return log
+
+
+@part(needs=("advantage",))
+def weighed_likelihood(nets, rows: Rows, /):
+    """-A log pi(a|s)."""
+    return rows.advantage * nets.policy.imitation(rows.obs, rows.action)
+
+
+def test_a_policy_gradient_on_a_log_begins_as_a_weighed_likelihood():
+    nets = {"policy": stochastic((8,))}
+    surrogate = PolicyGradient(recorded(), ratio_loss(), source=log(16), nets=nets,
+                               anchor=copy("policy"), optimizer=adam(0.01))  # fmt: skip
+    plain = Learner(nets, (train("policy", weighed_likelihood(), adam(0.01)),), mean("policy"),
+                    log(16))  # fmt: skip
+    first, second = (go(form, judged_log(), steps=1).nets for form in (surrogate, plain))
+    moved = dict(go(plain, judged_log(), steps=2).nets.policy.named_parameters())
+    for name, p in first.policy.named_parameters():
+        torch.testing.assert_close(p, dict(second.policy.named_parameters())[name])
+        assert not torch.equal(p, moved[name])
+
+
+def test_a_log_without_judgment_and_several_minibatches_are_refused():
+    form = PolicyGradient(recorded(), clip(), source=log(16), nets={"policy": stochastic((8,))})
+    with pytest.raises(InputError, match="needs the column 'advantage'"):
+        go(form, steps=1)
+    with pytest.raises(InputError, match="one minibatch a batch"):
+        go(replace(form, epochs=2), judged_log(), steps=1)
