@@ -135,12 +135,9 @@ _MAZE_SETTINGS: dict[str, dict[str, Any]] = {
     "large": {"scale": 0.15, "horizon": 400},
 }
 
-_TEXT: dict[str, tuple[str, Callable[..., Any]]] = {
-    "text-quest": ("fetch a thing and put it where it belongs, a house in words", quest.text_quest),
-    "science-world": (
-        "elementary science in words (ScienceWorld; extra agents, Java)",
-        science_world.science_world,
-    ),
+_TEXT: dict[str, Callable[..., Any]] = {
+    "text-quest": quest.text_quest,
+    "science-world": science_world.science_world,
 }
 
 _LANGUAGE: dict[str, Callable[..., Any]] = {
@@ -163,8 +160,7 @@ def tasks() -> dict[str, str]:
         out[f"point-maze-{name}"] = f"a point in the maze {name!r}, sparse reward at the goal"
     for name in GRIDS:
         out[f"grid-{name}"] = f"the grid world {name!r}, tabular, with exact values"
-    out |= {name: line for name, (line, _) in _TEXT.items()}
-    for name, make in _LANGUAGE.items():
+    for name, make in {**_TEXT, **_LANGUAGE}.items():
         out[name] = make().summary
     return out
 
@@ -196,7 +192,7 @@ def _task(name: str, settings: dict[str, Any]) -> Task:
         maze = PointMaze(name[11:], **{**_MAZE_SETTINGS[name[11:]], **settings})
         return ControlTask(name, tasks()[name], maze)
     if name in _TEXT:
-        return _TEXT[name][1](**settings)
+        return _TEXT[name](**settings)
     if name in _LANGUAGE:
         return _LANGUAGE[name](**settings)
     if re.search(r"-v\d+$", name):
