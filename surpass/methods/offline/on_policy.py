@@ -51,7 +51,11 @@ def uni_o4(
 ) -> Stages:  # fmt: skip
     """Diverse clones of the log; each improved by PPO's clipped objective on logged states, its old
     policy replaced only where a learned model says that the new one is better; PPO online from the
-    best of them."""
+    best of them.
+
+    V is fitted to logged returns, which end where a time limit cut the episode: give rewards a mean
+    near 0, or what is cut off looks like a bad state.
+    """
     names = tuple(f"pi{i}" for i in range(members))
     judged = best("policy", model_value(horizon), every)
     source, none_yet, fit = log(batch, gamma=gamma), none(), adam(fit_lr)
