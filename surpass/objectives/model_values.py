@@ -56,12 +56,19 @@ def diverse_clones(
     return -(logp + alpha * (logp - others)).sum(0)
 
 
+def _seen(action: Tensor) -> Tensor:
+    """What the environment makes of an action: clipped to [-1, 1] where it is continuous."""
+    return action.clamp(-1.0, 1.0) if action.is_floating_point() else action
+
+
 @part
 def gains(nets: Nets, seq: Sequences, /, q: str = "q", value: str = "value") -> Any:
-    """A column `gain` [B, T]: min_i Q_i(s, a) - V(s), by values of the log."""
+    """A column `gain` [B, T]: min_i Q_i(s, a) - V(s), by values of the log, of the action that the
+    environment would see, clipped to [-1, 1]."""
     shape = seq.mask.shape
     flat: Any = seq
-    worth = nets[q](flat.obs.flatten(0, 1), flat.action.flatten(0, 1)).amin(0).reshape(shape)
+    action = _seen(flat.action.flatten(0, 1))
+    worth = nets[q](flat.obs.flatten(0, 1), action).amin(0).reshape(shape)
     return with_columns(seq, gain=(worth - nets[value](seq)).detach())
 
 
@@ -88,7 +95,7 @@ def model_value(
     obs = seq.obs.flatten(0, -2)
     sum_of = torch.zeros_like(obs[:, 0])
     for _ in range(horizon):
-        action = nets[policy](obs)
+        action = _seen(nets[policy](obs))
         sum_of = sum_of + nets[q](obs, action).amin(0)
         mean, _, _ = nets[model](obs, action)
         obs = obs + mean.mean(0)[:, :-1]

@@ -46,15 +46,20 @@ class TanhMLP(nn.Module):
 
 
 class DiagonalGaussian(nn.Module):
-    """N(mu(s), sigma^2), not bounded; `forward` gives mu(s)."""
+    """N(mu(s), sigma^2); `forward` gives mu(s), which lies within [-1, 1] where it is bounded."""
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], start: float) -> None:
+    def __init__(
+        self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], start: float,
+        bounded: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.net = TanhMLP((obs_dim, *hidden, act_dim), 0.01)
         self.log_std = nn.Parameter(torch.full((act_dim,), start))
+        self.bounded = bounded
 
     def forward(self, obs: Float[Tensor, "B d"]) -> Float[Tensor, "B k"]:
-        return self.net(obs)[0]
+        mean = self.net(obs)[0]
+        return torch.tanh(mean) if self.bounded else mean
 
     def _density(self, u: Tensor, mean: Tensor) -> Tensor:
         standard = (u - mean) * (-self.log_std).exp()
@@ -89,12 +94,14 @@ class DiagonalGaussian(nn.Module):
 
 @part
 def stochastic(
-    spaces: Spaces, /, hidden: tuple[int, ...] = (64, 64), log_std: float = 0.0
-) -> nn.Module:
+    spaces: Spaces, /, hidden: tuple[int, ...] = (64, 64), log_std: float = 0.0,
+    bounded: bool = False,
+) -> nn.Module:  # fmt: skip
     """The policy of policy gradients: a softmax, or a Gaussian whose spread starts at
-    exp(log_std)."""
+    exp(log_std); `bounded` holds its mean within [-1, 1]."""
     if not spaces.discrete:
-        return DiagonalGaussian(spaces.obs_dim, spaces.action_dim, tuple(hidden), log_std)
+        k, sizes = spaces.action_dim, tuple(hidden)
+        return DiagonalGaussian(spaces.obs_dim, k, sizes, log_std, bounded)
     policy = Categorical(spaces.obs_dim, spaces.n_actions, (), False)
     policy.net = TanhMLP((spaces.obs_dim, *hidden, spaces.n_actions), 0.01)  # type: ignore[assignment]
     return policy

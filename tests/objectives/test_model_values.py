@@ -10,7 +10,7 @@ from training_logs import random_log
 from surpass.data.records import About
 from surpass.forms import Spaces, Stage
 from surpass.methods.offline.on_policy import uni_o4
-from surpass.objectives.model_values import diverse_clones, model_value, tilted_gain
+from surpass.objectives.model_values import diverse_clones, gains, model_value, tilted_gain
 from surpass.objectives.rows import Rows
 from surpass.policies.stochastic import stochastic
 from surpass.training.rollouts import SequenceRows
@@ -45,7 +45,7 @@ def test_clones_are_pushed_apart_and_the_gradient_reaches_the_others():
 
 def test_a_policy_s_worth_in_a_model_is_the_mean_of_what_it_visits():
     """s' = s + a, a = -s / 2, Q = s + a: from s the visits are s, s/2, s/4 with Q = s/2, s/4,
-    s/8."""
+    s/8. From 4 the actions are clipped: it visits 4, 3, 2 with Q = 3, 2, 1."""
 
     def model(obs, action):
         change = torch.cat([action, torch.zeros_like(action)], -1)
@@ -53,9 +53,28 @@ def test_a_policy_s_worth_in_a_model_is_the_mean_of_what_it_visits():
 
     nets = Nets(policy=lambda obs: -0.5 * obs, model=model,
                 q=lambda obs, action: (obs + action)[:, 0].expand(2, -1))  # fmt: skip
-    seq = SequenceRows({"obs": torch.tensor([[[8.0]], [[16.0]]]), "mask": torch.ones(2, 1)})
+    seq = SequenceRows({"obs": torch.tensor([[[1.0]], [[4.0]]]), "mask": torch.ones(2, 1)})
     found = model_value(horizon=3)(nets, seq)
-    assert found.tolist() == pytest.approx([(4 + 2 + 1) / 3, (8 + 4 + 2) / 3])
+    assert found.tolist() == pytest.approx([(0.5 + 0.25 + 0.125) / 3, (3 + 2 + 1) / 3])
+
+
+def test_a_gain_is_that_of_the_action_which_the_environment_would_see():
+    nets = Nets(q=lambda obs, action: torch.stack([action[:, 0], 2 + action[:, 0]]),
+                value=lambda seq: torch.full((2, 1), 0.25))  # fmt: skip
+    seq = SequenceRows({
+        "obs": torch.zeros(2, 1, 1), "action": torch.tensor([[[0.5]], [[3.0]]]),
+        "mask": torch.ones(2, 1),
+    })  # fmt: skip
+    found = gains()(nets, seq)
+    assert found.extras["gain"][:, 0].tolist() == pytest.approx([0.25, 0.75])
+
+
+def test_a_bounded_mean_stays_within_the_box():
+    torch.manual_seed(0)
+    free, held = (stochastic((4,), bounded=b)(Spaces(3, 2)) for b in (False, True))
+    held.load_state_dict(free.state_dict())
+    obs = 1e3 * torch.randn(50, 3)
+    torch.testing.assert_close(held(obs), torch.tanh(free(obs)))
 
 
 def test_good_news_counts_more():

@@ -72,7 +72,7 @@ def uni_o4(
                 none_yet, source),
         Learner({"model": dynamics(models, hidden)}, (train("model", change_likelihood(), fit),),
                 none_yet, source),
-        Learner({n: stochastic(hidden, log_std=-0.5) for n in names},
+        Learner({n: stochastic(hidden, log_std=-0.5, bounded=True) for n in names},
                 (train(names, diverse_clones(names, diversity), fit),), mean(names[0]), source),
         *(replace(improve, nets={"policy": copy(n), "chosen": judged}) for n in names),
         replace(ppo(lr=online_lr, gamma=gamma, entropy=0.01, envs=envs, minibatches=16,
