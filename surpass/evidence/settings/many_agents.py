@@ -13,13 +13,12 @@ from surpass.tasks.catalog import ControlTask
 from surpass.tasks.spread import LineSpread, spread_log
 from surpass.training.run import train
 
-HYPER: dict[str, Any] = {"mixer": "vdn", "hidden": (64, 64), "batch": 128, "lr": 3e-3, "sync": 100}
-ALPHAS = (0.3, 3.0)
+HYPER: dict[str, Any] = {"hidden": (64, 64), "batch": 128, "lr": 3e-3, "sync": 100}
 
 
 def _returns(form: Any, agents: int, seed: int, log: Any) -> tuple[float, float]:
     """Mean return of the greedy policy, and of the cloned behavior beside it."""
-    trained = train(form, log, steps=800, seed=seed, compile=False)
+    trained = train(form, log, steps=1_500, seed=seed)
     task: Any = ControlTask("line-spread", "keep the smallest gap large", LineSpread(agents))
     cloned = trained.nets["behavior"]
     with torch.no_grad():
@@ -28,11 +27,11 @@ def _returns(form: Any, agents: int, seed: int, log: Any) -> tuple[float, float]
 
 
 def _compared(agents: int, seed: int, alphas: tuple[float, ...]) -> tuple[float, float, float]:
-    """CFCQL and the joint penalty, each at its best alpha, and cloning."""
+    """CFCQL, the joint penalty at its best alpha, and cloning."""
     log = spread_log(agents, 300, epsilon=0.4, seed=seed)
-    ours = [_returns(cfcql(alpha=a, **HYPER), agents, seed, log) for a in alphas]
+    ours, cloned = _returns(cfcql(alpha=30.0, **HYPER), agents, seed, log)
     joint = [_returns(joint_cql(alpha=a, samples=30, **HYPER), agents, seed, log) for a in alphas]
-    return max(r for r, _ in ours), max(r for r, _ in joint), ours[0][1]
+    return ours, max(r for r, _ in joint), cloned
 
 
 @evidence(
@@ -40,19 +39,19 @@ def _compared(agents: int, seed: int, alphas: tuple[float, ...]) -> tuple[float,
     claim="pessimism about one agent at a time earns more than pessimism about joint actions when "
     "agents are many, and its lead grows with them",
     setting="agents spread on a line in 10 moves; 300 episodes of an expert whose agents each move "
-    "at random 40 % of the time; additive values, 800 updates",
-    baseline="the penalty on 30 random joint actions (MACQL), both with the better of alpha 0.3 "
-    "and 3 (3 agents: alpha 1)",
+    "at random 40 % of the time; monotone mixer, 1,500 updates",
+    baseline="the penalty on 30 random joint actions (MACQL) with the better of alpha 1 and 5 (3 "
+    "agents: 5), where 5 had been better than 30 on another seed; ours with alpha 30",
     metric="mean return (10 is the equal spacing), 6 agents",
-    bar=at_least(0.1), seeds=3, minutes=1.5,
+    bar=at_least(0.1), seeds=5, minutes=4,
 )  # fmt: skip
 def cfcql_evidence(seed: int, zoo: Any) -> Result:
     """Also: three agents, and the cloned behavior."""
-    many, few = _compared(6, seed, ALPHAS), _compared(3, seed, (1.0,))
+    many, few = _compared(6, seed, (1.0, 5.0)), _compared(3, seed, (5.0,))
     return Result(
         many[0], many[1],
         {
-            "return, 6 agents, over cloning": (many[0], many[2]),
+            "return, 6 agents, over cloning": (many[0], many[2], at_least(0.0)),
             "return, 3 agents": (few[0], few[1]),
             "lead, 6 agents over 3": (many[0] - many[1], few[0] - few[1], at_least(0.0)),
         },

@@ -19,11 +19,13 @@ __all__ = ["fisor"]
 @system("fisor")
 def fisor(
     tau: float = 0.9, n: int = 16, steps: int = 5, reward: float = 3.0, risk: float = 5.0,
-    gamma: float = 0.99, lr: float = 3e-4, polyak: float = 0.005, smooth: float = 0.001,
+    unsafe: float = 25.0, gamma: float = 0.99, lr: float = 3e-4, polyak: float = 0.005, smooth: float = 0.001,
     width: int = 256, hidden: tuple[int, ...] = (256, 256), batch: int = 256,
+    reward_scale: float | str = "range",
 ) -> Learner:  # fmt: skip
     """Clone by diffusion what is good among the safe, or the least unsafe; act by the lowest Q_h
-    of n samples."""
+    of n samples. A step that cost anything counts as `unsafe`, any other as -1; rewards are
+    scaled so that the returns of the log have a range of 1,000."""
     weight = feasible(over_value("q_target"), reward, risk)
     return Learner(
         nets={
@@ -36,11 +38,11 @@ def fisor(
         },
         update=(
             train("v_h", least_violation(tau), adam(lr)),
-            train("q_h", reach(gamma), adam(lr)),
+            train("q_h", reach(gamma, unsafe=unsafe), adam(lr)),
             *implicit_steps(tau, gamma, lr),
             train("pi", stop(weight) * clone(), adam(lr)),
         ),
         act=best_of("pi_ema", "q_h_target", n, over="max", lowest=True),
-        source=log(batch, gamma=gamma),
+        source=log(batch, gamma=gamma, reward_scale=reward_scale),
         discrete=False,
     )

@@ -71,7 +71,15 @@ def test_a_recipe_comes_back_from_json(key):
 
 def test_fisor_stays_within_the_constraint_that_the_reward_tempts_it_across():
     form = recipe("fisor")(
-        tau=0.8, n=8, lr=5e-3, polyak=0.1, smooth=0.05, width=16, hidden=(16, 16), batch=64
+        tau=0.8,
+        n=8,
+        lr=5e-3,
+        polyak=0.1,
+        smooth=0.05,
+        width=16,
+        hidden=(16, 16),
+        batch=64,
+        reward_scale=1.0,
     )
     trained = train(form, risky(), steps=150, seed=0, compile=False)
     torch.manual_seed(0)
