@@ -19,9 +19,9 @@ __all__ = ["fisor"]
 @system("fisor")
 def fisor(
     tau: float = 0.9, n: int = 16, steps: int = 5, reward: float = 3.0, risk: float = 5.0,
-    unsafe: float = 25.0, gamma: float = 0.99, lr: float = 3e-4, polyak: float = 0.005, smooth: float = 0.001,
-    width: int = 256, hidden: tuple[int, ...] = (256, 256), batch: int = 256,
-    reward_scale: float | str = "range",
+    unsafe: float = 25.0, gamma: float = 0.99, lr: float = 3e-4, polyak: float = 0.005,
+    smooth: float = 0.001, width: int = 256, hidden: tuple[int, ...] = (256, 256),
+    batch: int = 256, reward_scale: float | str = "range",
 ) -> Learner:  # fmt: skip
     """Clone by diffusion what is good among the safe, or the least unsafe; act by the lowest Q_h
     of n samples. A step that cost anything counts as `unsafe`, any other as -1; rewards are
