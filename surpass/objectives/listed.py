@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from surpass.objectives.rows import Rows
 from surpass.parts import Nets, part
 
-__all__ = ["absent_as_nan", "over_elapsed"]
+__all__ = ["absent_as_nan", "every_candidate", "over_elapsed"]
 
 
 @part(needs=("available", "next_available"))
@@ -36,3 +37,23 @@ def over_elapsed(nets: Nets, rows: Rows, /) -> dict[str, Any]:
     (1999).
     """
     return {"span": rows.elapsed}
+
+
+@part(needs=("available", "rewards", "elapses"))
+def every_candidate(
+    nets: Nets, rows: Rows, /, backup: Any, gamma: float = 0.99, q: str = "q", huber: float = 1.0
+) -> Float[Tensor, "B"]:
+    """The temporal-difference loss of all candidates, not only of the one that was chosen, [B]:
+
+        y_i = r_i + gamma^(elapsed_i) backup(s'),   the mean over those that are there of
+        huber(Q(s, i) - y_i)
+
+    where the log knows what each would have earned, and the next state is taken for that of all.
+    """
+    future = backup(nets, rows).detach() * (1.0 - rows.terminated)
+    y = rows.rewards + gamma**rows.elapses * future[:, None]
+    here = rows.available.to(y.dtype)
+    error = torch.where(rows.available.bool(), nets[q].all(rows.obs) - y, torch.zeros_like(y))
+    size = error.abs()
+    loss = torch.where(size < huber, 0.5 * error.square() / huber, size - 0.5 * huber)
+    return ((loss * here).sum(-1) / here.sum(-1).clamp(min=1.0)).sum(0)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from tensordict import TensorDict
 
 from surpass.data.access_log import Accesses
@@ -70,6 +71,10 @@ def replayed(
     (1 - gamma). In sum that is the same for every policy; it makes rewards average to 0 and says at
     once that a victim after which nothing is evicted for long was worth more.
 
+    What another candidate would have earned is known as well, since requests come as they come:
+    `extras["rewards"]` [N, k], with the ticks to the next eviction in `extras["elapses"]` (until as
+    many bytes as that victim had left free are admitted, by the same misses).
+
     With `retained` it is what Cold-RL's code pays at every eviction: +1 for each candidate that
     stays and is asked for again before it expires, less `size_penalty` per MB that stays, and
     nothing for time.
@@ -95,9 +100,9 @@ def replayed(
     for capacity in sizes:
         for share in behavior:
             seen = _Watching(log, k, Among(k, share, rng, score))
-            simulate(log, capacity, seen.policy, seen)
+            outcome = simulate(log, capacity, seen.policy, seen)
             if len(seen.action) > 1:
-                episodes.append(seen.columns(gamma, tick, retained, size_penalty))
+                episodes.append(seen.columns(gamma, tick, retained, size_penalty, outcome.admitted))
     if not episodes:
         raise InputError("the cache holds all that is asked for, so nothing is evicted: give it "
                          "fewer bytes")  # fmt: skip
@@ -110,7 +115,10 @@ def replayed(
         episode=torch.as_tensor(number), behavior_logp=t["logp"].float(),
         available=t["available"],
         extras=TensorDict(
-            {"elapsed": t["elapsed"].float(), "next_available": t["next_available"]},
+            {
+                "elapsed": t["elapsed"].float(), "next_available": t["next_available"],
+                "rewards": t["rewards"].float(), "elapses": t["elapses"].float(),
+            },
             batch_size=[n],
         ),
         batch_size=[n],  # pyright: ignore[reportCallIssue]
@@ -135,6 +143,7 @@ class _Watching:
         self.position: list[int] = []
         self.logp: list[float] = []
         self.back: list[list[float]] = []
+        self.free: list[list[int]] = []
         self.latest = np.zeros(log.n_objects, dtype=np.int64)
         self.seen = 0
 
@@ -153,29 +162,52 @@ class _Watching:
             soon = ahead < len(self.log) and self.log.time[ahead] <= held.expires
             again.append(float(ahead - now) if soon else math.inf)
         self.back.append(again)
+        self.free.append([held.size - cache.needed for _, held in cache.oldest(self.k)])
 
     def columns(
-        self, gamma: float, tick: float, retained: bool, size_penalty: float
+        self, gamma: float, tick: float, retained: bool, size_penalty: float, admitted: np.ndarray
     ) -> dict[str, np.ndarray]:
         n, k, d = len(self.action), self.k, len(FEATURES)
         obs, held = np.zeros((n, k, d), np.float32), np.zeros((n, k), bool)
-        back = np.full((n, k), math.inf)
-        for i, (rows, again) in enumerate(zip(self.rows, self.back, strict=True)):
-            obs[i, : len(rows)], held[i, : len(rows)], back[i, : len(again)] = rows, True, again
+        back, free = np.full((n, k), math.inf), np.full((n, k), -1)
+        for i, rows in enumerate(self.rows):
+            m = len(rows)
+            obs[i, :m], held[i, :m], back[i, :m], free[i, :m] = (
+                rows, True, self.back[i], self.free[i],
+            )  # fmt: skip
         action, position = np.array(self.action), np.array(self.position)
         elapsed = np.diff(position, append=position[-1]) / tick
+        elapses = _until_full(admitted, position, free) / tick
+        elapses[np.arange(n), action] = elapsed  # but for the end of the log the same
         if retained:
             megabytes = np.expm1(obs[..., 1].astype(float)) / 1024.0
             worth = np.isfinite(back) - size_penalty * megabytes * held
-            reward = worth.sum(1) - worth[np.arange(n), action]
+            rewards = worth.sum(1, keepdims=True) - worth
         else:
-            due = back[np.arange(n), action] / tick
-            charge, time = gamma**due, (1.0 - gamma**elapsed) / (1.0 - gamma)
-            reward = charge.sum() / max(time.sum(), 1e-9) * time - charge
+            charge, time = gamma ** (back / tick), (1.0 - gamma**elapses) / (1.0 - gamma)
+            mine = np.arange(n), action
+            rewards = charge[mine].sum() / max(time[mine].sum(), 1e-9) * time - charge
+        reward = rewards[np.arange(n), action]
         flat = obs.reshape(n, k * d)
         after = np.append(np.arange(1, n), n - 1)
         return {
             "obs": flat, "next_obs": flat[after], "action": action, "reward": reward,
             "available": held, "next_available": held[after], "elapsed": elapsed,
-            "logp": np.array(self.logp), "last": np.arange(n) == n - 1,
+            "rewards": rewards, "elapses": elapses, "logp": np.array(self.logp),
+            "last": np.arange(n) == n - 1,
         }  # fmt: skip
+
+
+def _until_full(
+    admitted: np.ndarray, position: np.ndarray, free: np.ndarray
+) -> Float[np.ndarray, "n k"]:
+    """Requests from each eviction until more than the bytes `free` [n, k] have been admitted; 0
+    where they are negative, and to the last eviction where that is not reached."""
+    filled, falls = np.cumsum(admitted), bool((admitted < 0).any())
+    out = np.zeros(free.shape)
+    for i, (now, row) in enumerate(zip(position.tolist(), free, strict=True)):
+        later = filled[now + 1 :]
+        most = np.maximum.accumulate(later) if falls else later
+        ahead = np.searchsorted(most, filled[now] + np.maximum(row, 0), side="right")
+        out[i] = np.where(row < 0, 0, np.minimum(now + 1 + ahead, position[-1]) - now)
+    return out

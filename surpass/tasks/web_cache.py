@@ -104,12 +104,15 @@ class Outcome:
     """What a cache did with a log.
 
     Attributes:
-        hit: per request. evicted: how many objects. size: bytes per request.
+        hit: per request. evicted: how many objects. size: bytes per request. admitted: bytes by
+            which the request made the cache fuller, before it evicted: none for a hit, an object
+            that replaces its expired self, and one that is passed through.
     """
 
     hit: Bool[np.ndarray, "n"]
     evicted: int
     size: np.ndarray
+    admitted: np.ndarray
 
     def ratio(self, after: float = 0.0) -> float:
         """The share of requests that hit, without the first `after` of all."""
@@ -140,6 +143,7 @@ def simulate(
         raise InputError(f"a cache holds a positive number of bytes, not {capacity:g}")
     cache = Cache(int(capacity))
     held, hit, evicted = cache.held, np.zeros(len(log), dtype=bool), 0
+    admitted = np.zeros(len(log), dtype=np.int64)
     columns = (c.tolist() for c in (log.time, log.object, log.size, log.ttl, log.rtt))
     for i, (now, key, size, ttl, rtt) in enumerate(zip(*columns, strict=True)):
         cache.now, cache.position = now, i
@@ -153,8 +157,10 @@ def simulate(
             continue
         if found is not None:
             policy.gone(cache, key, cache.drop(key))
+            admitted[i] = -found.size
         if size > cache.capacity:
             continue
+        admitted[i] += size
         while cache.used + size > cache.capacity:
             cache.needed = cache.used + size - cache.capacity
             victim = policy.victim(cache)
@@ -167,7 +173,7 @@ def simulate(
         held[key] = fresh = Held(size, now, ttl, rtt)
         cache.used += size
         policy.admitted(cache, key, fresh)
-    return Outcome(hit, evicted, log.size)
+    return Outcome(hit, evicted, log.size, admitted)
 
 
 def most_hits(log: Accesses, capacity: float) -> Bool[np.ndarray, "n"]:

@@ -6,7 +6,7 @@ import torch
 
 from surpass.errors import InputError
 from surpass.tasks.cache_policies import LRU
-from surpass.tasks.cache_replay import replayed
+from surpass.tasks.cache_replay import _until_full, replayed
 from surpass.tasks.web_cache import FEATURES, simulate, trap_workload
 
 LOG = trap_workload(3_000, 300, seed=2)
@@ -110,3 +110,23 @@ def test_the_reward_of_the_code():
 def test_bad_input(options, message):
     with pytest.raises(InputError, match=message):
         replayed(LOG, **{"capacities": CAPACITY, **options})
+
+
+def test_what_every_candidate_would_have_earned():
+    log = replayed(LOG, CAPACITY, k=8, behavior=(1.0,), gamma=0.9, tick=10.0, seed=7)
+    rewards, elapses = log.extras["rewards"], log.extras["elapses"]
+    mine = torch.arange(len(log)), log.action
+    torch.testing.assert_close(rewards[mine], log.reward)
+    torch.testing.assert_close(elapses[mine], log.extras["elapsed"])
+    # a larger victim leaves more free, so that the next one is due no earlier
+    order = log.obs.reshape(-1, 8, 6)[..., 1].argsort(1)
+    sorted_elapses = elapses[:-1].gather(1, order[:-1])
+    there = log.available[:-1].all(1)
+    assert (sorted_elapses[there].diff(dim=1) >= 0).float().mean() > 0.99
+
+
+def test_the_time_to_the_next_eviction_is_counted_from_the_bytes():
+    admitted = np.array([5, 3, 0, 4, -2, 6])
+    # after request 1 come 0, 4, -2, 6 bytes: more than 3 by request 3, more than 7 by request 5
+    found = _until_full(admitted, np.array([1, 5]), np.array([[0, 3, 7, 99, -1], [0] * 5]))
+    assert found[0].tolist() == [2, 2, 4, 4, 0]
