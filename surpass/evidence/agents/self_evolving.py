@@ -91,6 +91,9 @@ def success(trained: Any, act: Any, task: TextTask, seed: int) -> float:
     bar=at_least(5),
     seeds=5,
     minutes=6,
+    note="It won 4.8 points more than filtered clones and 6.1 more than AWR on average, yet "
+    "quests differ so much between seeds that five leave both open; the weights of the "
+    "critic's losses made no difference, and on the games trained on filtered clones won as much.",
 )
 def q_evolve_evidence(seed: int, zoo: Any) -> Result:
     """The ablations of the paper beside it."""
