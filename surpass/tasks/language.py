@@ -101,7 +101,9 @@ class LanguageTask(Protocol):
 
     `prompts(n)` draws prompts, `verify(prompt, response, mask)` gives the exact reward [B],
     `traces(prompts)` writes right responses (with `error` > 0 faulty ones) for a supervised
-    warm-up.
+    warm-up. A task that takes turns (`surpass.tasks.hop_search`) has `reply`, what it writes after
+    a turn, and `turns` and `turn_length`, the most of them and the most tokens of one; one that can
+    name right answers has `wrapped_answer`.
     """
 
     @property
