@@ -76,7 +76,7 @@ def spread(pi: Any, obs: Tensor) -> float:
     "the decoder), flows of 8 steps, temperature from 0.01 on",
     baseline="the plain flow policy (v = h), the same SAC",
     metric="mean normalized score over eight marks of training",
-    bar=at_least(10.0), seeds=8, minutes=5,
+    bar=at_least(10.0), seeds=5, minutes=4,
 )  # fmt: skip
 def sac_flow_evidence(seed: int, zoo: Any) -> Result:
     """Also: what all end at, Gaussian SAC, and what becomes of gradients over depths 1 to 20."""
