@@ -77,6 +77,9 @@ def spread(pi: Any, obs: Tensor) -> float:
     baseline="the plain flow policy (v = h), the same SAC",
     metric="mean normalized score over eight marks of training",
     bar=at_least(10.0), seeds=5, minutes=4,
+    note="Flow-G and the plain flow both end above 89 and learn as fast (-3); Flow-T is faster "
+    "than plain in four seeds of five. The ratio of gradients over depths of 1 to 20 spreads 3.4 "
+    "powers of ten with gates and 2.9 without, so what gates are to cure does not show here.",
 )  # fmt: skip
 def sac_flow_evidence(seed: int, zoo: Any) -> Result:
     """Also: what all end at, Gaussian SAC, and what becomes of gradients over depths 1 to 20."""
