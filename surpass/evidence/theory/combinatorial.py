@@ -52,10 +52,11 @@ def _compared(world: Restless, seed: int) -> dict[str, float]:
     baseline="the feasible pulls with the largest next mean reward",
     metric="mean return, both problems",
     bar=at_least(1.1, times=True),
-    seeds=100,
+    seeds=20,
     minutes=10,
-    note="Five problems are few: the gain of a tenth is met on average, and small where a myopic "
-    "choice happens to feed the arms that pay at the top.",
+    note="Twenty problems leave two bars open: the gain over the myopic choice is 11.6 % (9.5 to "
+    "13.7), the bar 10, and exact choices earn 5.7 more than one arm at a time by the same net (-1.7 "
+    "to 13.2): where few arms fit, all of these choices are often the same.",
 )
 def sequoia_evidence(seed: int, zoo: Any) -> Result:
     found = [
