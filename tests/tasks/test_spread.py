@@ -1,5 +1,7 @@
 """LINE-SPREAD: rewards telescope to the spacing, and its expert reaches it."""
 
+import math
+
 import pytest
 import torch
 
@@ -30,3 +32,11 @@ def test_it_runs_in_batches_with_an_action_per_agent():
     torch.testing.assert_close(x[:, :-1, 2], x[:, 1:, 1])  # one's right gap is the next one's left
     after = env.step(torch.full((4, 3), 9))
     torch.testing.assert_close(after.final_obs.reshape(4, 3, 4)[..., 0], x[..., 0] + 0.1)
+
+
+def test_a_joint_action_is_drawn_evenly_for_every_agent():
+    spaces = LineSpread(3).spaces
+    drawn = spaces.sample(5_000, torch.Generator().manual_seed(0))
+    chance = torch.stack([(drawn == a).float().mean(0) for a in range(11)])
+    torch.testing.assert_close(chance, torch.full((11, 3), 1 / 11), rtol=0, atol=0.02)
+    assert spaces.uniform_logp() == pytest.approx(-3 * math.log(11))
