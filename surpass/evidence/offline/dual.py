@@ -132,7 +132,11 @@ def scored(scenario: str, seed: int) -> dict[str, float]:
     metric="normalized return, mean over the three scenarios",
     bar=at_least(3.0),
     seeds=3,
-    minutes=6,
+    minutes=12,
+    note="Where the paid rows all pay 1 the game is about 30 points ahead. With true rewards it is "
+    "behind, at times below random: rewards drift where no row is paid (on a seed apart their "
+    "correlation with the true ones fell from 0.95 to 0.5) and the policy falls below cloning. The "
+    "paper tunes beta by task; here it was 10.",
 )
 def mahalo_evidence(seed: int, zoo: Any) -> Result:
     """Also: each scenario by itself."""
