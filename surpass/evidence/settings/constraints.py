@@ -114,8 +114,8 @@ def played(policy: Any, episodes: int = 100) -> tuple[float, float]:
     "fisor",
     claim="hardly any episode violates the constraint, where implicit Q-learning on the same log "
     "goes straight through, and a penalty on the reward trades one for the other",
-    setting="POINT with a forbidden disc between start and goal; 200 noisy episodes, half of them "
-    "through it; 2,000 updates of small nets",
+    setting="POINT with a forbidden disc between start and goal; 200 noisy episodes, a third "
+    "through it, a third around it, a third to and fro; 2,000 updates of small nets",
     baseline="implicit Q-learning with a Gaussian, its reward less the cost times the best of 1 "
     "and 5 by violations",
     metric="share of episodes without violation",
@@ -126,10 +126,11 @@ def fisor_evidence(seed: int, zoo: Any) -> Result:
     log = make_log(200, seed)
     lr, hidden = 1e-3, (48, 48)
     form = fisor(
-        tau=0.9, n=16, lr=lr, polyak=0.02, smooth=0.01, width=48, hidden=hidden, reward_scale=1.0
-    )
+        gamma=0.9, unsafe=2.0, reward=10.0, lr=lr, polyak=0.02, smooth=0.01, width=48,
+        hidden=hidden, reward_scale=1.0,
+    )  # fmt: skip
     form = set_at(set_at(form, "nets.pi.blocks", 2), "nets.pi.expansion", 2)
-    weight = exponential(over_value("q_target"), 3.0, 100.0)
+    weight = exponential(over_value("q_target"), 10.0, 100.0)
     plain = train("gauss", stop(weight) * clone("gauss"), adam(lr))
     form = replace(
         form, nets={**form.nets, "gauss": gaussian(hidden)}, update=(*form.update, plain)
@@ -146,7 +147,7 @@ def fisor_evidence(seed: int, zoo: Any) -> Result:
             "violations of implicit Q-learning": (free[0], ours[0], at_least(0.15, alone=True)),
             "overlap of the infeasible states": (overlap(trained.nets, log), 0.0),
             "return beside implicit Q-learning": (ours[1], free[1]),
-            "return beside the penalized reward": (ours[1], best[1]),
+            "return beside the penalized reward": (ours[1], best[1], at_least(0.0)),
         },
     )  # fmt: skip
 
@@ -159,7 +160,7 @@ def _penalized(
     other = log.clone()
     other.reward = log.reward - factor * log.cost
     form = fisor(lr=lr, hidden=hidden)
-    weight = exponential(over_value("q_target"), 3.0, 100.0)
+    weight = exponential(over_value("q_target"), 10.0, 100.0)
     form = replace(
         form,
         nets={**implicit_nets(hidden, 0.02), "pi": gaussian(hidden)},
