@@ -144,7 +144,7 @@ class Fork:
 TASK = TextTask("fork", "", Fork, (0, 1), TextLayout(32, 3, 2, 2))
 SMALL = {
     "policy": command_scorer(4, (4,)), "nets": (command_critic(2, 4, (4,)), text_value(1, 4, (4,))),
-    "batch": 64, "cloning": 150, "critic": 100, "lr": 1e-2, "step": 5e-4,
+    "batch": 64, "cloning": 150, "critic": 60, "lr": 1e-2, "step": 5e-4,
 }  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def test_each_cycle_centers_trust_anew_and_keeps_the_clone_as_reference():
     obs = TASK.make(1).reset(0)
     kept = float(two.nets["reference"].logits(obs).exp()[0, 0].detach())
     assert kept == pytest.approx(start, abs=1e-5)
-    assert start < left(evolved(cycles=2, alpha=10.0)) < left(two) - 0.1
+    assert start < left(evolved(alpha=10.0)) < left(evolved()) - 0.05
 
 
 def test_own_episodes_join_the_demonstrations_with_all_that_is_known_of_them(tmp_path):
