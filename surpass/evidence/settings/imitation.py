@@ -113,7 +113,7 @@ def transported(shown: Transitions, log: Transitions, blur: float = 0.05) -> tor
     bar=at_least(5.0), seeds=5, minutes=4,
 )  # fmt: skip
 def seabo_evidence(seed: int, zoo: Any) -> Result:
-    """Also: true rewards (minus the shortest way to the goal), states alone, the same rewards
+    """Also: true rewards (1 at the goal, falling with the shortest way), states alone, the same rewards
     shuffled, their rank correlation with the true ones, and rewards by optimal transport."""
     shown, log = logs(seed)
     bare = log.clone(recurse=False)  # type: ignore[call-arg]
@@ -125,7 +125,8 @@ def seabo_evidence(seed: int, zoo: Any) -> Result:
     handed: Any = {"expert": shown}
     labels = nearest_expert(beta=BETA)(handed, bare).reward
     mixed = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
-    near = -MAZE.paths.distance(MAZE.place(log.next_obs), MAZE.cells("G")).float()
+    way = MAZE.paths.distance(MAZE.place(log.next_obs), MAZE.cells("G")).float()
+    near = 1.0 - way / way.max()  # of the size that the labels have, for one temperature
     true, shuffled = _learned(log, near, seed), _learned(log, mixed, seed)
     by_transport = _learned(log, transported(shown, log), seed)
     cloned = max(_cloned(log, seed), _cloned(shown, seed))
