@@ -113,7 +113,7 @@ def transported(shown: Transitions, log: Transitions, blur: float = 0.05) -> tor
     bar=at_least(5.0), seeds=5, minutes=4,
 )  # fmt: skip
 def seabo_evidence(seed: int, zoo: Any) -> Result:
-    """Also: true rewards (1 at the goal, falling with the shortest way), states alone, the same rewards
+    """Also: true rewards (1 at the goal, falling with the way to it), states alone, rewards
     shuffled, their rank correlation with the true ones, and rewards by optimal transport."""
     shown, log = logs(seed)
     bare = log.clone(recurse=False)  # type: ignore[call-arg]
