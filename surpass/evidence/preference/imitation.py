@@ -5,27 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from surpass.evidence.declaration import Result, at_least, evidence
-from surpass.evidence.preference.toy_language import right, traces_of, trained
+from surpass.evidence.preference.toy_language import traces_of, trained
 from surpass.methods.preference.proximal import psft
 from surpass.methods.preference.scored import sft
 from surpass.tasks.language import DigitStrings
+from surpass.zoo.language import accuracy
 
 NEW, KNOWN = DigitStrings("S", (3, 5)), DigitStrings("CR", (3, 5))
-UPDATES, SMALL = 400, 16
+UPDATES, SMALL, LOOK = 320, 16, 8
 
 
 def after(form: Any, zoo: Any, seed: int, level: float) -> tuple[float, float]:
     """Percent solved of the new task and of the known ones, where the new one first reaches a
     level, or at the end of the updates."""
-    policy, found = zoo("strings-clean").policy, (0.0, 0.0)
     data = traces_of(NEW, 2000, 7 + seed)
+    found: list[tuple[float, float]] = []
     per = form.minibatches
-    for chunk in range(10):
-        policy = trained(form, policy, NEW, UPDATES // per // 10, seed + 100 * chunk, data=data)
-        found = right(policy, NEW), right(policy, KNOWN)
-        if found[0] >= level:
-            break
-    return found
+
+    def look(step: int, notes: Any, policy: Any) -> None:
+        if step * per % LOOK or (found and found[-1][0] >= level):
+            return
+        policy.model.eval()
+        found.append((solved(policy, NEW), solved(policy, KNOWN)))
+        policy.model.train()
+
+    trained(form, zoo("strings-clean").policy, NEW, UPDATES // per, seed, data=data, callback=look)
+    return found[-1]
+
+
+def solved(policy: Any, task: DigitStrings) -> float:
+    """Percent of right answers to 512 held-out prompts, one each."""
+    return 100 * accuracy(policy, task, seed=12345)
 
 
 @evidence(
