@@ -10,7 +10,6 @@ transformers = pytest.importorskip("transformers")
 
 from surpass.data.language import open_language  # noqa: E402
 from surpass.errors import InputError  # noqa: E402
-from surpass.forms import Scored  # noqa: E402
 from surpass.methods.preference.groups import adpo, copg, sppo  # noqa: E402
 from surpass.methods.preference.pairs import dpo, rpo_sft  # noqa: E402
 from surpass.methods.preference.regression import shiq, tbrm  # noqa: E402
@@ -140,12 +139,21 @@ def test_sppo_rounds_are_multiplicative_weights():
     torch.testing.assert_close(found, want, atol=eta**2, rtol=0)
 
 
-def test_sppo_runs_and_moves_its_reference():
+def test_the_reference_of_sppo_is_the_policy_of_the_last_round():
     trainer = fresh_trainer(sppo(beta=1.0, every=2, group=4, batch=16, horizon=6, lr=1e-3))
-    for _ in range(5):
-        assert math.isfinite(trainer.update()["loss"])
-    assert trainer.twins["reference"] is not None
-    assert isinstance(sppo(), Scored)
+    seq = trainer.stream.next().sequences
+
+    def apart():
+        with torch.no_grad():
+            own = trainer.policy.score(seq).logp
+        return float(((own - trainer.twins["reference"].logps(seq, 64)) * seq.mask).abs().max())
+
+    found = []
+    for _ in range(4):
+        trainer.update()
+        found.append(apart())
+    assert found[0] > 1e-4 and found[2] > 1e-4
+    assert found[1] < 1e-6 and found[3] < 1e-6
 
 
 # ----------------------------------------------------------------------------------------- ADPO

@@ -15,9 +15,11 @@ from surpass.data.records import Sequences  # noqa: E402
 from surpass.errors import InputError  # noqa: E402
 from surpass.methods.preference.proximal import psft  # noqa: E402
 from surpass.methods.preference.scored import sft  # noqa: E402
-from surpass.methods.rlvr.normalizations import capo_calibration, lite_ppo, mapo  # noqa: E402
+from surpass.methods.rlvr.calibration import capo_calibration  # noqa: E402
+from surpass.methods.rlvr.down_sampling import d3s  # noqa: E402
+from surpass.methods.rlvr.normalizations import lite_ppo, mapo  # noqa: E402
 from surpass.methods.rlvr.policy_gradients import grpo  # noqa: E402
-from surpass.methods.rlvr.selecting import d3s, fg_expo, vade  # noqa: E402
+from surpass.methods.rlvr.prompt_choice import fg_expo, vade  # noqa: E402
 from surpass.methods.rlvr.steady import cpgd, r2vpo  # noqa: E402
 from surpass.objectives.calibration import area_under_curve, ranked, within_perplexity  # noqa: E402
 from surpass.objectives.down_sampling import uncertain_decisions, widest  # noqa: E402

@@ -9,9 +9,11 @@ import torch
 
 from surpass.evidence.declaration import Result, at_least, at_most, evidence
 from surpass.evidence.rlvr.curves import curve
-from surpass.methods.rlvr.normalizations import capo_calibration, lite_ppo, mapo
+from surpass.methods.rlvr.calibration import capo_calibration
+from surpass.methods.rlvr.down_sampling import d3s
+from surpass.methods.rlvr.normalizations import lite_ppo, mapo
 from surpass.methods.rlvr.policy_gradients import dapo, grpo
-from surpass.methods.rlvr.selecting import d3s, fg_expo, vade
+from surpass.methods.rlvr.prompt_choice import fg_expo, vade
 from surpass.methods.rlvr.steady import cpgd, r2vpo
 from surpass.objectives.calibration import area_under_curve
 from surpass.objectives.trust import ratio_loss

@@ -1,11 +1,10 @@
-"""GRPO with other advantages: what rewards are centered at, divided by, or ranked with."""
+"""GRPO with other advantages: what rewards are centered at and divided by."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from surpass.forms import Adam, PolicyGradient, copy, rollouts
-from surpass.objectives.calibration import ranked, within_perplexity
 from surpass.objectives.divergence import k3
 from surpass.objectives.normalizing import certainty_mixed, normalized
 from surpass.objectives.reduce import sequence_mean, token_mean
@@ -13,7 +12,7 @@ from surpass.objectives.trust import clip
 from surpass.parts import Number
 from surpass.registry import system
 
-__all__ = ["capo_calibration", "lite_ppo", "mapo"]
+__all__ = ["lite_ppo", "mapo"]
 
 
 def _form(
@@ -48,20 +47,3 @@ def mapo(
     trust = clip(eps, eps) + beta * k3() if beta else clip(eps, eps)
     return _form(certainty_mixed(), trust, sequence_mean(), group, lr, batch, horizon, minibatches,
                  bool(beta))  # fmt: skip
-
-
-@system("capo-calibration")
-def capo_calibration(
-    tau: float = 0.6, right: float = 2.5, wrong: float = 1.05, pairs: bool = False,
-    eps: float = 0.2, group: int = 8, lr: Number = 1e-6, batch: int = 64, horizon: int = 256,
-    minibatches: int = 2,
-) -> PolicyGradient:  # fmt: skip
-    """Rewards replaced by the gradient of a surrogate of the area under the curve of confidence;
-    answers that the reference finds too unlikely to be right, or too likely to be wrong, are left
-    out (right=inf, wrong=0 keeps all)."""
-    masked = right < float("inf") or wrong > 0
-    advantage = ranked(tau, pairs=pairs)
-    if masked:
-        advantage = advantage * within_perplexity(right, wrong)
-    return _form(advantage, clip(eps, eps), sequence_mean(), group, lr, batch, horizon,
-                 minibatches, masked)  # fmt: skip
