@@ -208,11 +208,11 @@ def _clean(folder: Path, name: str, until: float, steps: int) -> dict[str, Any]:
 
 
 def _sloppy(
-    folder: Path, bed: LanguageBed, name: str, error: float, below: float
+    folder: Path, bed: LanguageBed, name: str, error: float, below: float, steps: int = 1000
 ) -> dict[str, Any]:
     made = warm(
-        bed.policy, bed.task, error=error, steps=1000, until=below, falling=True, lr=1e-3, every=10,
-        seed=1,
+        bed.policy, bed.task, error=error, steps=steps, until=below, falling=True, lr=1e-3,
+        every=10, seed=1,
     )  # fmt: skip
     made["accuracy"] = accuracy(bed.policy, bed.task, each=4)
     bed.policy.tokenizer = toy_tokenizer(bed.task.vocabulary)
@@ -264,10 +264,11 @@ def hop_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
 
 
 @item("hop-weak", line="hop-search, the same model made poor: right at about 0.03", load=_load,
-      minutes=0.3)  # fmt: skip
+      minutes=0.5, version=2)  # fmt: skip
 def hop_weak(folder: Path, zoo: Zoo) -> dict[str, Any]:
-    """Trained on, with seven arguments in ten replaced by random ones."""
-    return _sloppy(folder, zoo("hop-clean"), "hop-search", 0.7, 0.035)
+    """Trained on for 300 steps, with seven arguments in ten replaced by random ones: as poor as
+    after sixty, but no longer sure of what it does."""
+    return _sloppy(folder, zoo("hop-clean"), "hop-search", 0.7, 0.0, steps=300)
 
 
 TABLES: dict[str, tuple[TableTask, float]] = {

@@ -95,10 +95,6 @@ def agreement(
     bar=at_least(5.0), seeds=5, minutes=5.0,
     setting="a Llama of 0.1 M weights whose arguments are random 7 times in 10; a new table of "
     "facts for every seed",
-    note="A start that was made poor in only 60 updates: from it nothing learns in 80 batches, and "
-    "pay for the turns that truly help comes to 7 to 17 percent. The two trial seeds had "
-    "another start, made poor in 300 updates: there gains ended at 67 and 67 percent, outcomes "
-    "alone at 23 and 66.",
 )  # fmt: skip
 def igpo_evidence(seed: int, zoo: Any) -> Result:
     """Also: joint standardization; reported: beliefs as probabilities, pay for truly useful turns,
