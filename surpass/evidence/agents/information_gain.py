@@ -92,7 +92,7 @@ def agreement(
     "2e-3 as the rate on each seed; ours at 1e-3",
     metric="percent of 512 held-out questions answered rightly, mean of four looks in 80 batches "
     "of 64 conversations (hop-search)",
-    bar=at_least(5.0), seeds=5, minutes=5.0,
+    bar=at_least(5.0), seeds=10, minutes=5.0,
     setting="a Llama of 0.1 M weights whose arguments are random 7 times in 10; a new table of "
     "facts for every seed",
 )  # fmt: skip

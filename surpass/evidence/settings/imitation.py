@@ -111,6 +111,8 @@ def transported(shown: Transitions, log: Transitions, blur: float = 0.05) -> tor
     baseline="the better of cloning the log and cloning the trajectory",
     metric="steps at the goal, of 50",
     bar=at_least(5.0), seeds=5, minutes=4,
+    note="Its own steps hardly vary (23 to 27 of 50), what cloning the trajectory reaches does (6 "
+    "to 39): it leads on four of five seeds and loses by 14 on one.",
 )  # fmt: skip
 def seabo_evidence(seed: int, zoo: Any) -> Result:
     """Also: true rewards (1 at the goal, falling with the way to it), states alone, rewards
