@@ -95,6 +95,9 @@ def agreement(
     bar=at_least(5.0), seeds=10, minutes=5.0,
     setting="a Llama of 0.1 M weights whose arguments are random 7 times in 10; a new table of "
     "facts for every seed",
+    note="Whether a run leaves this start within 80 batches varies more than the arms do: ours "
+    "ended its curve between 1 and 46 percent, outcomes between 4 and 49. Ten seeds, after five "
+    "had left it open.",
 )  # fmt: skip
 def igpo_evidence(seed: int, zoo: Any) -> Result:
     """Also: joint standardization; reported: beliefs as probabilities, pay for truly useful turns,

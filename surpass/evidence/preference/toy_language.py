@@ -240,6 +240,8 @@ SIZES: dict[str, Any] = {"group": 8, "batch": 64, "horizon": Mixed.response_leng
     metric="percent solved (DIGIT-STRINGS: half familiar, half impossible at first; 60 updates)",
     bar=at_least(0.0), seeds=10, minutes=4.0,
     setting="A sloppy model; traces with one digit in ten wrong; CHORD-phi with mu 0.5.",
+    note="Phi also mutes what the model does not know yet, which here is half of the prompts: 5 "
+    "points behind; the falling weight without phi is 11 points ahead over the same ten seeds.",
 )  # fmt: skip
 def chord_evidence(seed: int, zoo: Any) -> Result:
     """Also: CHORD-mu, whose weight falls from 0.9 to 0.05."""
@@ -259,6 +261,7 @@ def chord_evidence(seed: int, zoo: Any) -> Result:
     metric="percent solved (DIGIT-STRINGS: half familiar, half impossible at first; 60 updates)",
     bar=at_least(3.0), seeds=10, minutes=4.0,
     setting="A sloppy model; traces with one digit in ten wrong; the weight of imitation is 0.3.",
+    note="Ahead by 5 points on average over ten seeds; the interval (0.1 to 10) reaches below 3.",
 )  # fmt: skip
 def hpt_evidence(seed: int, zoo: Any) -> Result:
     """Also, reported: one after the other."""

@@ -119,7 +119,10 @@ def played(policy: Any, episodes: int = 100) -> tuple[float, float]:
     baseline="implicit Q-learning with a Gaussian, its reward less the cost times the best of 1 "
     "and 5 by violations",
     metric="share of episodes without violation",
-    bar=at_least(0.0), seeds=5, minutes=5,
+    bar=at_least(0.0), seeds=5, minutes=7,
+    note="No episode of any seed enters the disc (implicit Q-learning: all, the penalized reward: "
+    "0 to 58 percent stay out); open is whether it earns as much as the penalized reward on the "
+    "way (-62 against -65), since on one seed it stays far from the goal.",
 )  # fmt: skip
 def fisor_evidence(seed: int, zoo: Any) -> Result:
     """Also: the share of violations, against IQL without safety, and the return beside it."""
