@@ -48,6 +48,8 @@ def moved(make: Any, seed: int, epochs: int, world: str, hidden: tuple[int, ...]
     metric="mean of |r - 1| after one update",
     bar=at_most(0.5, times=True), seeds=8, minutes=3.0,
     setting="pendulum, 1,024 steps, 10 epochs of 4 minibatches, six hidden layers, rate 3e-4.",
+    note="What is asked of SPO holds (0.21 times PPO's mean, no decision beyond 0.18); what fails "
+    "is that PPO's own largest ratio should pass 0.5: here it is 0.41 on average.",
 )  # fmt: skip
 def spo_evidence(seed: int, zoo: Any) -> Result:
     """Also: the largest ratio; and after twenty epochs, where PPO's grows."""
