@@ -69,6 +69,11 @@ def test_what_cannot_be_trained_as_asked_is_said_in_a_line(tmp_path, capsys):
     assert "a Planner is called, not trained" in line
 
 
+def test_show_prints_what_further_bars_came_to(capsys):
+    assert main(["show", "spo"]) == 0
+    assert "[holds; ours <= 0.35]" in capsys.readouterr().out
+
+
 def test_show_prints_paper_recipe_and_defaults(capsys):
     assert main(["show", "clipped-ips"]) == 0
     out = capsys.readouterr().out

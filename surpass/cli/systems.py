@@ -84,7 +84,7 @@ def show(key: Positional[str], /) -> None:
     if path.exists():
         from surpass.evidence.runs import describe_entry
 
-        console.print(describe_entry(path), highlight=False)
+        console.print(describe_entry(path), highlight=False, markup=False)
 
 
 def _print_form(console: Any, form: Any) -> None:
