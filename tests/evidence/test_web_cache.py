@@ -1,6 +1,7 @@
 """The way of a log through a real nginx, against the simulator."""
 
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -37,5 +38,11 @@ def test_nginx_hits_what_the_simulator_hits(tmp_path):
 
 
 def test_waits_are_counted_in_microseconds(tmp_path):
-    found = waits(lambda x: x[:, 0], tmp_path, calls=20)
-    assert found.shape == (20,) and 1.0 < np.median(found) < 1e6
+    def slow(features):
+        time.sleep(0.005)
+        return features[:, 0]
+
+    quick = waits(lambda x: x[:, 0], tmp_path, calls=20)
+    held = waits(slow, tmp_path, calls=20)
+    assert held.shape == (20,) and held.min() >= 5_000  # what the scorer sleeps
+    assert np.median(quick) < np.median(held)
