@@ -91,6 +91,8 @@ def half_covered(seed: int) -> PreferenceBandit:
     bar=at_least(0.2), seeds=10, minutes=1.0,
     setting="200 contexts, 40 actions, the reference covers 10; eta 0.005 as in the paper; a net "
     "of 64 units, rate 1e-2, at which DPO moves away from what is covered.",
+    note="Ahead by 0.33 on average; on two of ten seeds DPO hardly moves away and both are level, "
+    "so that the interval (0.18 to 0.48) reaches below 0.2.",
 )  # fmt: skip
 def rpo_evidence(seed: int, zoo: Any) -> Result:
     """Also: the mass on what is not covered, and that with full coverage DPO needs no help."""
