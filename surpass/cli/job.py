@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from surpass.cli.reading import Column, mapping
+from surpass.cli.reading import Column, Many, flat, mapping
 
 __all__ = ["improve", "monitor", "serve"]
 
@@ -235,7 +235,7 @@ def monitor(
     action: Column = None,
     time: Column = None,
     context: Annotated[str | None, arg(metavar="A,B,C")] = None,
-    set: Annotated[list[str], arg(metavar="NAME=VALUE")] = [],  # noqa: B006
+    set: Annotated[Many, arg(metavar="NAME=VALUE")] = [],  # noqa: B006
     table: bool = False,
     as_json: Annotated[bool, arg(name="json")] = False,
 ) -> None:
@@ -279,7 +279,7 @@ def monitor(
         policy=policy,
         every=every,
         text=text,
-        settings=set,
+        settings=flat(set),
         columns={k: v for k, v in named.items() if v is not None},
         as_json=as_json,
         full=table,

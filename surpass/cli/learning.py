@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagConversionOff, Positional, arg
 
-from surpass.cli.reading import Column, mapping
+from surpass.cli.reading import Column, Many, flat, mapping
 
 __all__ = ["evaluate", "tasks", "train", "zoo"]
 
@@ -18,7 +18,7 @@ def train(
     *,
     data: Annotated[str | None, arg(metavar="LOG")] = None,
     task: Annotated[str | None, arg(metavar="ID")] = None,
-    role: Annotated[list[str], arg(metavar="NAME=LOG")] = [],  # noqa: B006
+    role: Annotated[Many, arg(metavar="NAME=LOG")] = [],  # noqa: B006
     model: Annotated[str | None, arg(metavar="PATH")] = None,
     reward: Annotated[str | None, arg(metavar="NAME")] = None,
     lora: int | None = None,
@@ -30,7 +30,7 @@ def train(
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     sampler: Literal["own", "vllm"] = "own",
     steps: int | None = None,
-    set: Annotated[list[str], arg(metavar="NAME=VALUE")] = [],  # noqa: B006
+    set: Annotated[Many, arg(metavar="NAME=VALUE")] = [],  # noqa: B006
     seed: int = 0,
     seeds: int = 1,
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
@@ -96,7 +96,7 @@ def train(
         measure=during,
         data=data,
         task=task,
-        roles=role,
+        roles=flat(role),
         model=model,
         reward=reward,
         language={
@@ -110,7 +110,7 @@ def train(
             "sampler": sampler if sampler != "own" else None,
         },
         steps=steps,
-        settings=set,
+        settings=flat(set),
         seed=seed,
         seeds=seeds,
         out=out,
@@ -127,7 +127,7 @@ def evaluate(
     *,
     logs: Annotated[str | None, arg(metavar="LOGS")] = None,
     env: Annotated[str | None, arg(metavar="ID")] = None,
-    compare: Annotated[list[str], arg(metavar="POLICY")] = [],  # noqa: B006
+    compare: Annotated[Many, arg(metavar="POLICY")] = [],  # noqa: B006
     estimators: Annotated[str, arg(metavar="KEY,KEY")] = "auto",
     instrument: Column = None,
     episodes: int = 100,
@@ -172,7 +172,7 @@ def evaluate(
         policy,
         logs=logs,
         env=env,
-        compare=compare,
+        compare=flat(compare),
         estimators=estimators,
         columns={"instrument": instrument} if instrument is not None else {},
         episodes=episodes,

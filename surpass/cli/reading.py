@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from surpass.errors import InputError
 
-__all__ = ["Column", "mapping"]
+__all__ = ["Column", "Many", "flat", "mapping"]
 
 Column = Annotated[str | None, arg(metavar="COLUMN")]
+Many = UseAppendAction[list[tuple[str, ...]]]
+
+
+def flat(given: Many) -> list[str]:
+    """`--set a=1 b=2 --set c=3` as one list."""
+    return [word for words in given for word in words]
 
 
 def mapping(text: str | None) -> dict[str, str] | None:

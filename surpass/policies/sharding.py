@@ -23,7 +23,8 @@ from surpass.policies.llama import fits
 from surpass.policies.token_logps import Tokens, TokenStats, base_of, token_logps
 
 __all__ = [
-    "Sharded", "agreed", "average", "copied", "everyone", "join", "rank", "whole_of", "world",
+    "Sharded", "agreed", "average", "copied", "everyone", "join", "leave", "rank", "whole_of",
+    "world",
 ]  # fmt: skip
 
 
@@ -49,6 +50,13 @@ def join(device: str | None = None) -> str | None:
     place = int(os.environ.get("LOCAL_RANK", "0"))
     torch.cuda.set_device(place)
     return f"cuda:{place}"
+
+
+def leave() -> None:
+    """Part from the other processes, once all have come to the end of their work."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def agreed(value: int, largest: bool = True) -> int:

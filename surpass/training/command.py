@@ -60,7 +60,8 @@ def _read(text: str, default: Any, setting: str) -> Any:
         if isinstance(default, float):
             return float(text)
         if isinstance(default, tuple):
-            return tuple(int(v) for v in text.strip("()[]").split(",") if v.strip())
+            kind = type(default[0]) if default else float
+            return tuple(kind(v) for v in text.strip("()[]").split(",") if v.strip())
     except (ValueError, KeyError) as error:
         kind = type(default).__name__
         raise InputError(f"--set {setting}: {kind} expected, as in {default!r}") from error
@@ -136,4 +137,8 @@ def run(
                     if k.startswith(("evaluation", "episode", "env"))}  # fmt: skip
             line = ", ".join(f"{k} {v:.4g}" for k, v in last.items())
             console.print(line, highlight=False)
+    if model is not None:
+        from surpass.policies.sharding import leave
+
+        leave()
     console.print(f"{place} ({time.monotonic() - begun:.0f} s)", highlight=False)

@@ -334,7 +334,8 @@ class RolloutStream:
         seq.reward = at_last(seq, score)
         self.spent += len(seq)
         notes = {"reward": float(score.mean()), "answer_length": float(seq.length.mean()),
-                 "sampled_entropy": float(-seq.behavior_logp.sum() / seq.mask.sum())}  # type: ignore[union-attr] # fmt: skip
+                 "sampled_entropy": float(-seq.behavior_logp.sum() / seq.mask.sum()),  # type: ignore[union-attr]
+                 "answers": float(self.spent)}  # fmt: skip
         if self.group > 1:
             apart = (score - group_mean(seq, score)).abs() > 1e-6
             notes["with_signal"] = float(apart.view(-1, self.group).any(-1).float().mean())

@@ -20,7 +20,14 @@ from surpass.data.records import Sequences
 from surpass.policies.generation import Sampling, converse, generate
 from surpass.policies.language import LanguagePolicy
 from surpass.tasks.hop_search import HopSearch
-from surpass.tasks.language import DigitStrings, LanguageTask, ModSum, Prompts, Vocabulary
+from surpass.tasks.language import (
+    Countdown,
+    DigitStrings,
+    LanguageTask,
+    ModSum,
+    Prompts,
+    Vocabulary,
+)
 from surpass.tasks.tables import TableTask, lock_table, sumtriple_table
 from surpass.zoo.shelf import Zoo, item, items
 
@@ -177,6 +184,7 @@ TASKS: dict[str, Any] = {
     "modsum-lm": ModSum(),
     "digit-strings": DigitStrings("CR", (3, 5)),
     "hop-search": HopSearch(),
+    "countdown-lite": Countdown(),
 }
 
 
@@ -232,6 +240,14 @@ def modsum_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
     """Trained on, with three running sums in ten replaced by a random digit, down to the band
     0.15 to 0.35."""
     return _sloppy(folder, zoo("modsum-clean"), "modsum-lm", 0.3, 0.3)
+
+
+@item("countdown-reference", line="countdown, a Llama of 0.1 M weights, hardly taught: about 0.25",
+      load=_load, minutes=0.5)  # fmt: skip
+def countdown_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """Trained on right traces, a random one of several, until it is right at a fourth of prompts:
+    unsure of what it does."""
+    return _clean(folder, "countdown-lite", 0.25, 2000)
 
 
 @item("strings-clean", line="copy and reverse digits, a Llama of 0.1 M weights that can do it",

@@ -8,6 +8,7 @@ import transformers
 
 from surpass.methods.preference.pairs import dpo, ipo
 from surpass.methods.rlvr.policy_gradients import dapo, ppo_lm
+from surpass.policies.sharding import leave
 from surpass.tasks.language import ModSum
 from surpass.training.module_run import train_language
 
@@ -58,4 +59,4 @@ def sampled(out: Path) -> None:
 if __name__ == "__main__":
     fixed(Path(sys.argv[1]))
     sampled(Path(sys.argv[1]))
-    torch.distributed.destroy_process_group()
+    leave()

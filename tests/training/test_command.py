@@ -2,6 +2,7 @@
 
 import pytest
 
+from surpass.cli import main
 from surpass.errors import InputError
 from surpass.evaluation.rollouts import during
 from surpass.tasks.point import point_log
@@ -81,3 +82,17 @@ def test_columns_are_pairs_of_names():
     assert mapping(None) is None
     with pytest.raises(InputError, match="write --columns prompt=question"):
         mapping("prompt")
+
+
+def test_shares_are_read_as_fractions():
+    form = configured("d3s", ["first=0.5,0.25", "over=10"])
+    assert "0.5" in repr(form.select) and "0.25" in repr(form.trust)
+
+
+def test_settings_given_again_add_up(monkeypatch):
+    seen = {}
+    monkeypatch.setattr("surpass.training.command.run", lambda key, **named: seen.update(named))
+    again = ["--set", "gamma=0.9", "lr=1e-3", "--set", "batch=32", "--role", "a=b", "--role", "c=d"]
+    assert main(["train", "sac", *again]) == 0
+    assert seen["settings"] == ["gamma=0.9", "lr=1e-3", "batch=32"]
+    assert seen["roles"] == ["a=b", "c=d"]

@@ -6,6 +6,8 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from surpass.tasks.language import ModSum
 from surpass.training.module_run import train_language
 from surpass.zoo.language import accuracy
@@ -42,6 +44,11 @@ class Curve:
                 return at + share * (step - at)
             before, at = value, step
         return float(self.steps[-1] + self.steps[0])
+
+    def after(self, answers: float) -> float:
+        """What was solved once so many answers had been drawn, linear between evaluations."""
+        drawn = [self.notes[step - 1]["answers"] for step in self.steps]
+        return float(np.interp(answers, drawn, self.solved))
 
     def mean(self, name: str, start: int = 0) -> float:
         """The mean of a note over the batches from `start` on."""
