@@ -1,0 +1,92 @@
+"""Episodes in a tabular problem of finite horizon, counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from surpass.tasks.linear_mdp import Counts
+from surpass.tasks.tabular import TabularMDP
+
+__all__ = ["TabularPlay", "add", "count", "sparse_problem"]
+
+
+def add(*pieces: Counts) -> Counts:
+    """Counts of several logs together."""
+    return Counts(sum(p.n for p in pieces), sum(p.paid for p in pieces), pieces[-1].last)  # type: ignore[arg-type]
+
+
+def count(
+    mdp: TabularMDP, pi: Float[np.ndarray, "... S A"], episodes: int, rng: np.random.Generator
+) -> Counts:
+    """What so many episodes of a policy saw at each step; rewards are their expectations."""
+    assert mdp.horizon is not None
+    H, S, A = mdp.horizon, mdp.n_states, mdp.n_actions
+    n, paid = np.zeros((H, S, A, S)), np.zeros((H, S, A))
+    P, r = mdp.P.numpy(), mdp.r.numpy()
+    s = rng.choice(S, size=episodes, p=mdp.d0.numpy())
+    for h in range(H):
+        now = pi[h] if pi.ndim == 3 else pi
+        here, reward = (x[h] if x.ndim == d + 1 else x for x, d in ((P, 3), (r, 2)))
+        a = _drawn(now[s], rng)
+        s2 = _drawn(here[s, a], rng)
+        np.add.at(n[h], (s, a, s2), 1)
+        np.add.at(paid[h], (s, a), reward[s, a])
+        s = s2
+    return Counts(n, paid, None)
+
+
+def _drawn(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    total = p.cumsum(-1)
+    return (rng.random((len(p), 1)) * total[:, -1:] >= total[:, :-1]).sum(-1)
+
+
+@dataclass
+class TabularPlay:
+    """Where plans are carried out, for `surpass.training.replan.replan`: policies [H, S, A], or
+    records that have one as `pi`. The first `before` steps follow `reference`."""
+
+    mdp: TabularMDP
+    reference: np.ndarray | None = None
+    before: int = 0
+
+    def __post_init__(self) -> None:
+        nothing = count(self.mdp, self.mdp.uniform().numpy(), 0, np.random.default_rng(0))
+        self.seen = nothing
+
+    def records(self) -> Counts:
+        """What was seen so far."""
+        return self.seen
+
+    def follow(self, plan: Any, rng: np.random.Generator) -> float:
+        """One episode; its return."""
+        pi = np.array(getattr(plan, "pi", plan))
+        if self.before:
+            assert self.reference is not None
+            pi[: self.before] = np.broadcast_to(self.reference, pi.shape)[: self.before]
+        fresh = count(self.mdp, pi, 1, rng)
+        self.seen.n.__iadd__(fresh.n)
+        self.seen.paid.__iadd__(fresh.paid)
+        return float(fresh.paid.sum())
+
+
+def sparse_problem(
+    seed: int, states: int = 15, actions: int = 6, horizon: int = 10, paying: int = 2
+) -> TabularMDP:
+    """Random next states of few branches; only `paying` states pay, and only in the last half."""
+    rng = np.random.default_rng(seed)
+    P = np.zeros((states, actions, states))
+    for s in range(states):
+        for a in range(actions):
+            P[s, a, rng.choice(states, 3, replace=False)] = rng.dirichlet(np.full(3, 0.5))
+    r = np.zeros((horizon, states, actions))
+    r[horizon // 2 :, rng.choice(states, paying, replace=False)] = 1.0
+    d0 = np.zeros(states)
+    d0[0] = 1.0
+    return TabularMDP(
+        torch.from_numpy(P), torch.from_numpy(r), torch.from_numpy(d0), horizon=horizon
+    )
