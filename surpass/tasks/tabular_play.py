@@ -48,7 +48,8 @@ def _drawn(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 @dataclass
 class TabularPlay:
     """Where plans are carried out, for `surpass.training.replan.replan`: policies [H, S, A], or
-    records that have one as `pi`. The first `before` steps follow `reference`."""
+    records that have one as `pi`, or `behavior(rng)` where they explore by another. The first
+    `before` steps follow `reference`."""
 
     mdp: TabularMDP
     reference: np.ndarray | None = None
@@ -64,7 +65,8 @@ class TabularPlay:
 
     def follow(self, plan: Any, rng: np.random.Generator) -> float:
         """One episode; its return."""
-        pi = np.array(getattr(plan, "pi", plan))
+        explored = hasattr(plan, "behavior")
+        pi = plan.behavior(rng) if explored else np.array(getattr(plan, "pi", plan))
         if self.before:
             assert self.reference is not None
             pi[: self.before] = np.broadcast_to(self.reference, pi.shape)[: self.before]
