@@ -20,10 +20,12 @@ from surpass.tasks.maze import PointMaze, Waypoints
 from surpass.tasks.recording import joined
 from surpass.training.run import train
 
-STEPS, EPISODES, HORIZON = 1_500, 80, 50
-SMALL: dict[str, Any] = {"lr": 2e-3, "batch": 128, "hidden": (48, 48)}
-IMPLICIT: dict[str, Any] = {**SMALL, "tau": 0.9, "temperature": 10.0, "gamma": 0.98}
-BETA = 5.0
+STEPS, EPISODES, HORIZON = 3_000, 80, 50
+SMALL: dict[str, Any] = {"lr": 2e-3, "batch": 128}
+IMPLICIT: dict[str, Any] = {
+    **SMALL, "tau": 0.9, "temperature": 4.0, "gamma": 0.98, "polyak": 0.01, "hidden": (48, 48),
+}  # fmt: skip
+BETA, CLONED = 5.0, 300  # cloning longer or with wider nets earns less away from the trajectory
 LAYOUT = ("G...S", "####.", ".....")
 MAZE = PointMaze(LAYOUT, scale=0.4, start="random", horizon=HORIZON, terminal=False)
 """A U of corridors; every step at its upper end pays 1, and the expert knows the upper arm only."""
@@ -70,17 +72,14 @@ def _learned(log: Transitions, reward: torch.Tensor, seed: int) -> float:
     other = log.clone(recurse=False)  # type: ignore[call-arg]
     other.reward = reward
     form = iql(decay=STEPS, **IMPLICIT)
-    return score(train(form, other, steps=STEPS, seed=seed, compile=False))
-
-
-def _cloned(log: Transitions, seed: int) -> float:
-    return score(train(bc(**SMALL), log, steps=STEPS, seed=seed, compile=False))
+    return score(train(form, other, steps=STEPS, seed=seed))
 
 
 def transported(shown: Transitions, log: Transitions, blur: float = 0.05) -> torch.Tensor:
     """Rewards by optimal transport: minus what a row of each episode pays when the episode's rows
     are moved onto the trajectory's at least cost (entropic, cosine distance), scaled to the
-    episode's length and squashed, 5 exp(5 r).
+    episode's length and squashed, exp(5 r): a fifth of the paper's, so of the size that the other
+    rewards have.
 
     Optimal Transport for Offline Imitation Learning (OTR, 2023).
     """
@@ -97,7 +96,7 @@ def transported(shown: Transitions, log: Transitions, blur: float = 0.05) -> tor
             u = 1.0 / n / (kernel @ v)
             v = 1.0 / m / (kernel.T @ u)
         paid = n * (u[:, None] * kernel * v * cost).sum(1)
-        found.append(5.0 * torch.exp(-5.0 * paid))
+        found.append(torch.exp(-5.0 * paid))
     return torch.cat(found)
 
 
@@ -106,13 +105,15 @@ def transported(shown: Transitions, log: Transitions, blur: float = 0.05) -> tor
     claim="with the nearness to a single good trajectory as the only reward, implicit Q-learning "
     "earns far more than cloning, and nearly as much as with the true rewards",
     setting="a point in a U of corridors; one trajectory along the upper arm to the goal, and 80 "
-    "noisy walks from anywhere to anywhere, without rewards; starts anywhere; 1,500 updates of "
-    "small nets",
-    baseline="the better of cloning the log and cloning the trajectory",
+    "noisy walks from anywhere to anywhere, without rewards; starts anywhere; small nets; beta, "
+    "temperature, target rate and updates the best of 24 combinations on seeds 100 to 102",
+    baseline="cloning, of the trajectory and not of the log, its updates, width and learning rate "
+    "the best of 27 combinations on the same seeds",
     metric="steps at the goal, of 50",
-    bar=at_least(5.0), seeds=5, minutes=4,
-    note="Its own steps hardly vary (23 to 27 of 50), what cloning the trajectory reaches does (6 "
-    "to 39): it leads on four of five seeds and loses by 14 on one.",
+    bar=at_least(5.0), seeds=5, minutes=6,
+    note="It leads on four of five seeds, by 4 to 12 of 50 steps, and is 3 behind on one, where "
+    "the cloned net happens to turn the corner that its trajectory never saw; on one seed the "
+    "learner breaks down with the true rewards, and on another with states alone.",
 )  # fmt: skip
 def seabo_evidence(seed: int, zoo: Any) -> Result:
     """Also: true rewards (1 at the goal, falling with the way to it), states alone, rewards
@@ -123,7 +124,7 @@ def seabo_evidence(seed: int, zoo: Any) -> Result:
     earned = {}
     for mode in ("sas", "ss"):
         form = seabo(mode=mode, beta=BETA, steps=STEPS, **IMPLICIT)
-        earned[mode] = score(train(form, bare, expert=shown, seed=seed, compile=False))
+        earned[mode] = score(train(form, bare, expert=shown, seed=seed))
     handed: Any = {"expert": shown}
     labels = nearest_expert(beta=BETA)(handed, bare).reward
     mixed = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
@@ -131,7 +132,8 @@ def seabo_evidence(seed: int, zoo: Any) -> Result:
     near = 1.0 - way / way.max()  # of the size that the labels have, for one temperature
     true, shuffled = _learned(log, near, seed), _learned(log, mixed, seed)
     by_transport = _learned(log, transported(shown, log), seed)
-    cloned = max(_cloned(log, seed), _cloned(shown, seed))
+    cloner = bc(hidden=(16, 16), **SMALL)
+    cloned = score(train(cloner, shown, steps=CLONED, seed=seed, compile=False))
     rank: Any = spearmanr(labels, near)
     return Result(
         earned["sas"], cloned,

@@ -19,13 +19,13 @@ Mode = Literal["sas", "sa", "ss"]
 def seabo(
     alpha: float = 1.0, beta: float = 0.5, mode: Mode = "sas",
     per_action: bool = True, standardize: bool = False, shift: float = 0.0, tau: float = 0.7,
-    temperature: float = 3.0, gamma: float = 0.99, lr: float = 3e-4, batch: int = 256,
-    hidden: tuple[int, ...] = (256, 256), steps: int = 1_000_000,
+    temperature: float = 3.0, gamma: float = 0.99, polyak: float = 0.005, lr: float = 3e-4,
+    batch: int = 256, hidden: tuple[int, ...] = (256, 256), steps: int = 1_000_000,
 ) -> Stages:  # fmt: skip
     """r = alpha exp(-beta d / |A|), d the distance to the nearest transition of the log handed in
     as `expert`; then IQL."""
     label = nearest_expert(alpha, beta, mode, per_action, standardize, shift)
-    learner = iql(tau, temperature, gamma, lr=lr, decay=steps, batch=batch, hidden=hidden)
+    learner = iql(tau, temperature, gamma, polyak, lr, steps, batch, hidden)
     return Stages((Stage(Transform(label)), Stage(learner, steps)))
 
 
