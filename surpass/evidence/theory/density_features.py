@@ -78,10 +78,10 @@ def least_coverage(seed: int, rng: np.random.Generator) -> tuple[float, float]:
     metric="L1 error at level 8, ten covered policies",
     bar=at_most(0.6, times=True), seeds=10, minutes=1.0,
     setting="60 states, 4 actions, rank 5, 8 levels; 2,000 steps a level of a behavior that hardly "
-    "takes one action; ratios clipped at 10; coverage in a problem where one action has to be taken "
-    "every time (on the random one a uniform policy covers all).",
-    note="Open only in how wrong it is without the clip: too high by 0.07 on average, where 0.06 was "
-    "asked for (0.057 to 0.087); with it nothing is too high, and all else is as claimed.",
+    "takes one action; ratios clipped at 10; coverage where one action has to be taken every time "
+    "(on the random problem a uniform policy covers all).",
+    note="Open only in how wrong it is without the clip: too high by 0.07 on average (0.057 to "
+    "0.087), where 0.06 was asked for; with it nothing is too high, and all else is as claimed.",
 )  # fmt: skip
 def forc_evidence(seed: int, zoo: Any) -> Result:
     """Also: importance sampling of episodes; what is too high with and without the clip; how errors
