@@ -43,7 +43,8 @@ def diverse_clones(
     nets: Nets, rows: Rows, /, members: tuple[str, ...], alpha: float = 0.1
 ) -> Float[Tensor, "B"]:
     """-sum_i (log pi_i + alpha (log pi_i - max_{j != i} log pi_j)) of the logged action: policies
-    that clone one log, each where the others do not; the gradient reaches the others too.
+    that clone one log, each where the others do not; the gradient reaches the others too, so that
+    of two members nothing is left but clones: what one gains the other loses.
 
     "Uni-O4: Unifying Online and Offline Deep Reinforcement Learning with Multi-Step On-Policy
     Optimization" (2023).
