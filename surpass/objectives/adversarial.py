@@ -33,7 +33,8 @@ def _of(value: Tensor, chosen: Float[Tensor, "B"]) -> Float[Tensor, ""]:
 @part
 def adversarial(
     nets: Nets, rows: Rows, /, beta: float = 10.0, ratio: float = 1e5, gamma: float = 0.99,
-    bounds: tuple[float, float] = (-torch.inf, torch.inf), opposing: bool = True, q: str = "q",
+    bounds: tuple[float, float] = (-torch.inf, torch.inf),
+    limits: tuple[float, float] = (-torch.inf, torch.inf), opposing: bool = True, q: str = "q",
     target: str = "q_target", pi: str = "pi", reward: str = "reward",
 ) -> dict[str, Float[Tensor, ""]]:  # fmt: skip
     """Two terms, the critics' and the rewards', for one optimizer over both nets:
@@ -42,16 +43,18 @@ def adversarial(
         reward   normalized_sum(E_A[bell(stop(f); R)], E_R[(R - r)^2], ratio)
 
     bell is half the squared error toward the slow critics' lowest value of (s', a'), a' ~ pi, plus
-    half the squared residual toward f(s', a') itself, which the gradient enters too. Critics are
-    summed. E_A is over the rows of source 0, E_R over those of source 1. Without `opposing` both
-    are only fitted: E_A[bell(f; stop(R))] and E_R[(R - r)^2], a warm start.
+    half the squared residual toward f(s', a') itself, which the gradient enters too; both of these
+    next values are held within `limits`. Critics are summed. E_A is over the rows of source 0, E_R
+    over those of source 1. Without `opposing` both are only fitted: E_A[bell(f; stop(R))] and
+    E_R[(R - r)^2], a warm start.
     """
     own, paid = (rows.source == 0).float(), (rows.source == 1).float()
     here, _ = nets[pi].sample(rows.obs)
     there, _ = nets[pi].sample(rows.next_obs)
     here, there = here.detach(), there.detach()
     f, after = nets[q](rows.obs, rows.action), nets[q](rows.next_obs, there)
-    slow = nets[target](rows.next_obs, there).amin(0).detach()
+    after = after.clamp(*limits)
+    slow = nets[target](rows.next_obs, there).amin(0).detach().clamp(*limits)
     named = nets[reward](rows.obs, rows.next_obs, rows.terminated)
     r = named.clamp(*bounds).detach()
     keep = gamma * (1.0 - rows.terminated)

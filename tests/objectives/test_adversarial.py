@@ -68,6 +68,21 @@ def test_the_terms_are_those_of_the_paper():
     assert float(warm["reward"]) == pytest.approx(labels)
 
 
+def test_next_values_are_held_within_what_rewards_allow():
+    nets, rows, _, _ = game()
+    terms = adversarial(beta=0.0, ratio=0.0, gamma=0.5, limits=(-1.0, 2.0))(nets, rows)
+    # the slow critics' 3 and the critics' own 6 and 9 are all taken for 2: f = w (1, 5), R = (1, 0)
+    pess = sum(v * ((2 - 1) + (3 - 5)) / 2 for v in (2.0, 3.0))
+    assert float(terms["critic"].detach()) == pytest.approx(pess)
+    fit = sum((v - 1 - 0.5 * 2) ** 2 + (5 * v) ** 2 for v in (2.0, 3.0)) / 2
+    assert float(terms["reward"]) == pytest.approx(fit)
+
+
+def test_values_follow_from_the_bounds_of_rewards():
+    (_, game) = mahalo(gamma=0.5, bounds=(-3.0, 0.2)).stages
+    assert game.do.update[0].loss.hyper["limits"] == (-12.0, 2.0)
+
+
 def test_the_policy_is_judged_by_the_first_critic_on_its_own_source():
     nets, rows, _, _ = game()
 

@@ -67,12 +67,15 @@ def mahalo(
 ) -> Stages:  # fmt: skip
     """Critics and rewards that are jointly worst for the policy, relative to the log's actions,
     among those that fit the dynamics of "log" and the rewards of "labeled"; the policy moves a
-    thousand times slower.
+    thousand times slower. Values that critics are fitted to stay within twice what `bounds` of
+    rewards allow.
 
     The weight of its entropy starts at `temperature` and is learned as fast as the critics; it has
     to settle before the policy has moved, so that a short run with a faster policy starts lower.
     """
     half = batch // 2
+    low, high = bounds
+    limits = min(-1.0, 2.0 * low) / (1.0 - gamma), max(1.0, 2.0 * high) / (1.0 - gamma)
     nets = {
         "q": critic(2, hidden), "reward": transition_reward(hidden), "pi": gaussian(hidden),
         "alpha": dual(temperature), "q_target": ema("q", 0.005),
@@ -82,7 +85,7 @@ def mahalo(
         nets=nets,
         update=(
             train("pi", cloned_own(), adam(lr)),
-            train(both, adversarial(beta, ratio, gamma, bounds, opposing=False), adam(lr)),
+            train(both, adversarial(beta, ratio, gamma, bounds, limits, opposing=False), adam(lr)),
         ),
         act=mean(),
         explore=sampled(),
@@ -90,7 +93,7 @@ def mahalo(
         discrete=False,
     )
     game = (
-        train(both, adversarial(beta, ratio, gamma, bounds), adam(lr)),
+        train(both, adversarial(beta, ratio, gamma, bounds, limits), adam(lr)),
         project("q", norm_ball(radius)),
         train("pi", opposed(), adam(slow)),
         train("alpha", opposed(), adam(lr)),
