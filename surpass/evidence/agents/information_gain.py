@@ -21,7 +21,8 @@ from surpass.training.language_rollouts import RolloutStream, TaskPrompts
 from surpass.training.module_run import train_language
 from surpass.zoo.language import accuracy
 
-UPDATES, EVERY = 80, 20
+UPDATES, EVERY = 100, 20
+RATES = {"outcome": 7e-4, "gain": 5e-4, "logprob": 5e-4, "together": 5e-4, "oracle": 5e-4}
 SIZES: dict[str, Any] = {"batch": 64, "group": 8, "horizon": 4, "turns": 6, "beta": 0.0}
 
 
@@ -33,18 +34,18 @@ def arm(name: str, task: HopSearch, lr: float) -> Any:
         useful = torch.nn.functional.pad(turns.useful.float(), (0, 1))
         return with_columns(seq, gain=useful.gather(1, seq.turn.clamp_min(0)) * turn_ends(seq))
 
-    form = igpo(lr=lr, **SIZES)
+    form = igpo(belief="prob", lr=lr, **SIZES)
     return {
         "outcome": replace(form, advantage=group_standardized(), signals=()),
         "oracle": replace(form, signals=(as_part(oracle),)),
         "gain": form,
-        "prob": igpo(belief="prob", lr=lr, **SIZES),
-        "together": igpo(normalize="together", lr=lr, **SIZES),
+        "logprob": igpo(lr=lr, **SIZES),
+        "together": igpo(belief="prob", normalize="together", lr=lr, **SIZES),
     }[name]
 
 
 def solved(
-    name: str, lr: float, policy: LanguagePolicy, task: HopSearch, seed: int, updates: int = UPDATES
+    name: str, policy: LanguagePolicy, task: HopSearch, seed: int, updates: int = UPDATES
 ) -> list[float]:
     """Percent of 512 held-out questions answered rightly by a trained copy, now and then."""
     found: list[float] = []
@@ -54,8 +55,8 @@ def solved(
             found.append(100 * accuracy(now, task, seed=12345))
 
     train_language(
-        arm(name, task, lr), model=copy.deepcopy(policy), task=task, steps=updates, seed=seed,
-        callback=look,
+        arm(name, task, RATES[name]), model=copy.deepcopy(policy), task=task, steps=updates,
+        seed=seed, callback=look,
     )  # fmt: skip
     return found
 
@@ -69,7 +70,7 @@ def agreement(
     form = igpo(**{**SIZES, "batch": 512})
     stream = RolloutStream(policy, TaskPrompts(task, seed), form.source, seed=seed, answers=True)
     seq: Any = stream.next().sequences
-    seq = information_gain()({"policy": policy}, seq)  # type: ignore[arg-type]
+    seq = information_gain("prob")({"policy": policy}, seq)  # type: ignore[arg-type]
     worth = task.worth(seq.prompt, seq.action, seq.mask)
     ends, before = turn_ends(seq) > 0, 1 - last_decision(seq)
 
@@ -88,27 +89,28 @@ def agreement(
     claim="where one conversation in thirty ends right, paying turns for what they add to the "
     "belief in the answer learns faster than outcomes alone, by 5 points over the whole curve; "
     "gains and outcomes have to be standardized apart",
-    baseline="the same update on outcomes standardized in the group (GRPO), the better of 1e-3 and "
-    "2e-3 as the rate on each seed; ours at 1e-3",
-    metric="percent of 512 held-out questions answered rightly, mean of four looks in 80 batches "
+    baseline="the same update on outcomes standardized in the group (GRPO) at 7e-4, the best of "
+    "five rates on seeds 100 to 102 (15, 21, 19, 26, 22 percent from 2.5e-4 to 1e-3); ours at "
+    "5e-4, the best of three there (27, 39, 14 percent from 2.5e-4 to 1e-3), with probabilities as "
+    "beliefs (log-probs: 25)",
+    metric="percent of 512 held-out questions answered rightly, mean of five looks in 100 batches "
     "of 64 conversations (hop-search)",
-    bar=at_least(5.0), seeds=10, minutes=5.0,
+    bar=at_least(5.0), seeds=10, minutes=7.0,
     setting="a Llama of 0.1 M weights whose arguments are random 7 times in 10; a new table of "
     "facts for every seed",
-    note="Whether a run leaves this start within 80 batches varies more than the arms do: ours "
-    "ended its curve between 1 and 46 percent, outcomes between 4 and 49. Ten seeds, after five "
-    "had left it open.",
+    note="Ours came out 10.6 points above on average and ahead on 8 seeds of 10, yet one of its "
+    "runs and two of the outcomes' had not left the start after 100 batches, which leaves ten "
+    "seeds open; gains and outcomes standardized together did nearly as well at this rate "
+    "(34 against 36).",
 )  # fmt: skip
 def igpo_evidence(seed: int, zoo: Any) -> Result:
-    """Also: joint standardization; reported: beliefs as probabilities, pay for truly useful turns,
-    the end of the curve, a good start, and how well credit fits what turns were worth."""
+    """Also: joint standardization; reported: beliefs as log-probs, pay for truly useful turns, the
+    end of the curve, a good start, and how well credit fits what turns were worth."""
     task = HopSearch(world=seed)
     poor, good = zoo("hop-weak").policy, zoo("hop-clean").policy
-    names = ("gain", "outcome", "together", "prob", "oracle")
-    curve = {n: solved(n, 1e-3, poor, task, seed) for n in names}
-    curve["outcome"] = max(curve["outcome"], solved("outcome", 2e-3, poor, task, seed), key=sum)
+    curve = {name: solved(name, poor, task, seed) for name in RATES}
     mean = {name: sum(found) / len(found) for name, found in curve.items()}
-    able = [solved(n, 1e-3, good, task, seed, updates=20)[-1] for n in ("gain", "outcome")]
+    able = [solved(n, good, task, seed, updates=20)[-1] for n in ("gain", "outcome")]
     credit, taught = agreement(poor, task, seed)
     return Result(
         mean["gain"], mean["outcome"],
@@ -116,7 +118,7 @@ def igpo_evidence(seed: int, zoo: Any) -> Result:
             "percent, against gains and outcomes standardized together": (
                 mean["gain"], mean["together"], at_least(5.0)),
             "percent at the end": (curve["gain"][-1], curve["outcome"][-1]),
-            "percent, with probabilities as beliefs": (mean["prob"], mean["outcome"]),
+            "percent, with log-probs as beliefs": (mean["logprob"], mean["outcome"]),
             "percent, against paying the turns that are useful": (mean["gain"], mean["oracle"]),
             "percent after 20 batches from a good start (two in three right)": tuple(able),
             "share of groups with any credit at the start": taught,
