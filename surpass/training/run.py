@@ -21,7 +21,7 @@ from surpass.data.trajectories import open_trajectories, write_trajectories
 from surpass.errors import InputError
 from surpass.forms import Collect, Learner, Spaces, Transform
 from surpass.parts import needs_of
-from surpass.policies.acting import InEnvironment
+from surpass.policies.acting import InEnvironment, none
 from surpass.tasks.recording import joined
 from surpass.tasks.transformed import outward
 from surpass.training.checkpoint import (
@@ -393,7 +393,7 @@ class _Run:
 
     def _measure(self, learner: Learner, engine: Engine, steps: int) -> dict[str, float]:
         due = engine.step % self.evaluate_every == 0 or engine.step == steps
-        if self.evaluate is None or not due:
+        if self.evaluate is None or not due or learner.act == none():
             return {}
         found = self.evaluate(self._handed(learner, engine, []).policy)
         return {f"evaluation.{k}": float(v) for k, v in found.items()}

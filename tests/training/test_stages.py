@@ -34,7 +34,7 @@ from surpass.objectives.rows import Rows
 from surpass.objectives.trust import clip, ratio_loss
 from surpass.objectives.value import clone
 from surpass.parts import part
-from surpass.policies.acting import mean
+from surpass.policies.acting import mean, none
 from surpass.policies.stochastic import stochastic
 from surpass.training import run as running
 from surpass.training.run import load_trained
@@ -288,3 +288,16 @@ def test_a_log_without_judgment_and_several_minibatches_are_refused():
         go(form, steps=1)
     with pytest.raises(InputError, match="one minibatch a batch"):
         go(replace(form, epochs=2), judged_log(), steps=1)
+
+
+def test_only_what_acts_is_evaluated():
+    judge = Learner({"v": value(hidden=())}, (train("v", reward_mean(), adam(0.1)),), act=none(),
+                    source=log(16))  # fmt: skip
+    seen = []
+
+    def judged(policy):
+        seen.append(policy.act(torch.zeros(1, 3)).action.shape)
+        return {"return": 1.0}
+
+    made = go(Stages((Stage(judge, 4), Stage(fit(4).do, 4))), evaluate=judged, evaluate_every=2)
+    assert len(seen) == 2 and [h["step"] for h in made.history if "evaluation.return" in h]
