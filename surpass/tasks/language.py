@@ -352,10 +352,12 @@ class DigitStrings:
     Attributes:
         kinds: the letters in use.
         digits: fewest and most digits of a response.
+        weights: how often each letter is asked for; all alike by default.
     """
 
     kinds: str = "CRSA"
     digits: tuple[int, int] = (3, 6)
+    weights: tuple[float, ...] = ()
     name: str = field(default="digit-strings", init=False)
     summary: str = field(
         default="copy, reverse, sort or add strings of digits (a toy language)", init=False
@@ -367,6 +369,8 @@ class DigitStrings:
             raise InputError(f"kinds are letters of CRSA, got {self.kinds!r}")
         if not 1 <= self.digits[0] <= self.digits[1]:
             raise InputError(f"digits must be a range such as (3, 6), got {self.digits}")
+        if self.weights and len(self.weights) != len(self.kinds):
+            raise InputError(f"{len(self.kinds)} kinds, but {len(self.weights)} weights")
 
     @property
     def prompt_length(self) -> int:
@@ -382,7 +386,11 @@ class DigitStrings:
         """n random prompts; `kind` is the place of the letter in `kinds`."""
         v, P = self.vocabulary, self.prompt_length
         low, high = self.digits
-        kind = torch.randint(len(self.kinds), (n,), generator=generator)
+        if self.weights:
+            share = torch.tensor(self.weights)
+            kind = torch.multinomial(share, n, replacement=True, generator=generator)
+        else:
+            kind = torch.randint(len(self.kinds), (n,), generator=generator)
         length = torch.randint(low, high + 1, (n,), generator=generator)
         digits = torch.randint(10, (n, P), generator=generator)
         letter = torch.tensor(v.encode(self.kinds))[kind]

@@ -264,6 +264,30 @@ def strings_reference(folder: Path, zoo: Zoo) -> dict[str, Any]:
     return _sloppy(folder, zoo("strings-clean"), "digit-strings", 0.3, 0.4)
 
 
+class _SloppyReverse(DigitStrings):
+    """Copy and reverse, whose traces have errors in the reversed ones only."""
+
+    def traces(
+        self, prompts: Prompts, generator: torch.Generator | None = None, error: float = 0.0
+    ) -> Sequences:
+        slip = super().traces(prompts, generator, error)
+        slip.action = torch.where(prompts.kind[:, None] == 1, slip.action,
+                                  super().traces(prompts, generator).action)  # fmt: skip
+        return slip
+
+
+@item("strings-uneven", line="copies digits, reverses them at one in five, cannot sort them",
+      load=_load, minutes=0.7, version=2)  # fmt: skip
+def strings_uneven(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """The clean model trained to copy without errors, then on, with three digits in ten replaced in
+    what is reversed: prompts that are solved, that can be learned, and that cannot."""
+    bed = zoo("strings-clean")
+    warm(bed.policy, DigitStrings("C", (3, 5)), error=0.0, steps=1500, until=0.998, lr=1e-3,
+         batch=128)  # fmt: skip
+    sloppy = LanguageBed(_SloppyReverse("CR", (3, 5)), bed.policy, bed.accuracy)
+    return _sloppy(folder, sloppy, "digit-strings", 0.3, 0.6)
+
+
 @item("hop-clean", line="hop-search, a Llama of 0.1 M weights that can do it", load=_load,
       minutes=2.0)  # fmt: skip
 def hop_clean(folder: Path, zoo: Zoo) -> dict[str, Any]:

@@ -224,3 +224,12 @@ def test_lock_and_its_warm_start(wanted):
     assert float(task.truth(task.uniform()).success.mean()) == pytest.approx(1e-3)
     logits = task.warm_start(wanted)
     assert float(task.truth(logits).success.mean()) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_letters_come_as_often_as_their_weights_say():
+    task = DigitStrings("CRS", (3, 5), weights=(0.0, 0.25, 0.75))
+    kind = task.prompts(4000, torch.Generator().manual_seed(0)).kind
+    share = torch.bincount(kind, minlength=3) / 4000
+    assert share[0] == 0 and abs(float(share[1]) - 0.25) < 0.03
+    with pytest.raises(InputError, match="3 kinds, but 2 weights"):
+        DigitStrings("CRS", weights=(0.5, 0.5))

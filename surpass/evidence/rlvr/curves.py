@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from surpass.tasks.language import ModSum
 from surpass.training.module_run import train_language
 from surpass.zoo.language import accuracy
 
@@ -56,20 +55,20 @@ class Curve:
         return sum(held) / len(held)
 
 
-def solved(policy: Any, task: ModSum, each: int = 2) -> float:
+def solved(policy: Any, task: Any, each: int = 2) -> float:
     """Percent of right answers to 512 held-out prompts."""
     return 100 * accuracy(policy, task, each=each, seed=12345)
 
 
 def curve(
-    form: Any, zoo: Any, seed: int, steps: int, every: int = 5, task: ModSum | None = None,
-    judged: ModSum | None = None,
+    form: Any, zoo: Any, seed: int, steps: int, every: int = 5, task: Any = None,
+    judged: Any = None, bed: str = "modsum-reference",
 ) -> Curve:  # fmt: skip
-    """Train a copy of the sloppy reference on a task (MODSUM-LM by default) and evaluate it on
-    `judged` (by default the same) every so many batches."""
-    bed = zoo("modsum-reference")
-    policy, made = copy.deepcopy(bed.policy), Curve()
-    where = task or bed.task
+    """Train a copy of a model (the sloppy one of MODSUM-LM by default) on a task (by default its
+    own) and evaluate it on `judged` (by default the same) every so many batches."""
+    start = zoo(bed)
+    policy, made = copy.deepcopy(start.policy), Curve()
+    where = task or start.task
 
     def noted(step: int, notes: dict[str, float], now: Any) -> None:
         made.notes.append(notes)

@@ -15,7 +15,7 @@ __all__ = ["counterpol"]
 
 @system("counterpol")
 def counterpol(
-    target: float, span: float = 500.0, weight: float = 0.9, pivot: int | None = None,
+    target: float, span: float = 500.0, weight: float = 0.003, pivot: int | None = None,
     lr: Number = 1e-3, batch: int = 16, horizon: int = 500, max_norm: float = 0.5,
 ) -> PolicyGradient:  # fmt: skip
     """Descent on ((J - target) / span)^2 with a penalty for leaving where it started, whose
@@ -25,7 +25,8 @@ def counterpol(
 
     Args:
         target: the return to be hit. span: the scale of returns.
-        weight: of the divergence, in a mix with the other.
+        weight: of the divergence, in a mix with the other (the paper has 0.9 with returns scaled
+            otherwise; here that holds the policy where it is).
         pivot: after so many batches the penalty is centered at the policy of then; at the start by
             default.
         batch: episodes of up to `horizon` steps, whose actions are drawn (a best action would bias
