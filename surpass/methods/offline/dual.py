@@ -61,7 +61,7 @@ def odice(
 @system("mahalo")
 def mahalo(
     beta: float = 10.0, ratio: float = 1e5, radius: float = 100.0, gamma: float = 0.99,
-    lr: float = 5e-4, slow: float = 5e-7, temperature: float = 1.0,
+    tau: float = 0.005, lr: float = 5e-4, slow: float = 5e-7, temperature: float = 1.0,
     bounds: tuple[float, float] = (-1e6, 1e6), batch: int = 512, warm: int = 100_000,
     steps: int = 1_000_000, hidden: Hidden = (256, 256, 256),
 ) -> Stages:  # fmt: skip
@@ -69,6 +69,9 @@ def mahalo(
     among those that fit the dynamics of "log" and the rewards of "labeled"; the policy moves a
     thousand times slower. Values that critics are fitted to stay within twice what `bounds` of
     rewards allow.
+
+    Critics have to settle in the warm start: where they have not, the rewards that they are fitted
+    to follow them rather than the other way round, and bad states come to look like others.
 
     The weight of its entropy starts at `temperature` and is learned as fast as the critics; it has
     to settle before the policy has moved, so that a short run with a faster policy starts lower.
@@ -78,7 +81,7 @@ def mahalo(
     limits = min(-1.0, 2.0 * low) / (1.0 - gamma), max(1.0, 2.0 * high) / (1.0 - gamma)
     nets = {
         "q": critic(2, hidden), "reward": transition_reward(hidden), "pi": gaussian(hidden),
-        "alpha": dual(temperature), "q_target": ema("q", 0.005),
+        "alpha": dual(temperature), "q_target": ema("q", tau),
     }  # fmt: skip
     both = ("q", "reward")
     fitted = Learner(
