@@ -23,6 +23,10 @@ from surpass.tasks.point import PointMass
 from surpass.training.run import train as fit
 
 HAZARD = (0.5, 0.0, 0.25)
+SMALL: dict[str, Any] = {
+    "gamma": 0.9, "lr": 1e-3, "hidden": (48, 48), "batch": 128, "reward_scale": 1.0,
+}  # fmt: skip
+UPDATES, PENALTY, TEMPERATURE = 1_500, 20.0, 3.0
 ENV = PointMass(start=(0.8, -0.2, 1.0, 0.2), horizon=60)
 
 
@@ -115,60 +119,58 @@ def played(policy: Any, episodes: int = 100) -> tuple[float, float]:
     claim="hardly any episode violates the constraint, where implicit Q-learning on the same log "
     "goes straight through, and a penalty on the reward trades one for the other",
     setting="POINT with a forbidden disc between start and goal; 200 noisy episodes, a third "
-    "through it, a third around it, a third to and fro; 3,000 updates of small nets",
-    baseline="implicit Q-learning with a Gaussian, its reward less the cost times the best of 1 "
-    "and 5 by violations",
+    "through it, a third around it, a third to and fro; 1,500 updates of small nets; gamma, "
+    "`unsafe` and the weight of the reward the best return of 9 combinations among those with at "
+    "most 10 % violations on seeds 100 to 102",
+    baseline="implicit Q-learning with a Gaussian, its reward less a penalty times the cost; "
+    "penalty (1 to 100), gamma and temperature the fewest violations of 12 combinations on the "
+    "same seeds",
     metric="share of episodes without violation",
-    bar=at_least(0.0), seeds=5, minutes=7,
-    note="No episode of any seed enters the disc (implicit Q-learning: all, the penalized reward: "
-    "0 to 91 percent stay out); open is whether it earns as much as the penalized reward on the "
-    "way (-68 against -65), since on two seeds it stays far from the goal.",
+    bar=at_least(0.0), seeds=5, minutes=5,
+    note="It keeps out of the disc in 98 percent of the episodes, the penalized reward in 38; but "
+    "it earns less than that on the way (-51 against -34), since it stays far from the goal where "
+    "the other mostly goes through.",
 )  # fmt: skip
 def fisor_evidence(seed: int, zoo: Any) -> Result:
     """Also: the share of violations, against IQL without safety, and the return beside it."""
     log = make_log(200, seed)
-    lr, hidden = 1e-3, (64, 64)
-    form = fisor(
-        gamma=0.9, unsafe=4.0, reward=10.0, lr=lr, polyak=0.02, smooth=0.01, width=48,
-        hidden=hidden, reward_scale=1.0,
-    )  # fmt: skip
+    form = fisor(unsafe=4.0, reward=20.0, polyak=0.02, smooth=0.01, width=48, **SMALL)
     form = set_at(set_at(form, "nets.pi.blocks", 2), "nets.pi.expansion", 2)
     weight = exponential(over_value("q_target"), 10.0, 100.0)
-    plain = train("gauss", stop(weight) * clone("gauss"), adam(lr))
+    plain = train("gauss", stop(weight) * clone("gauss"), adam(SMALL["lr"]))
     form = replace(
-        form, nets={**form.nets, "gauss": gaussian(hidden)}, update=(*form.update, plain)
+        form, nets={**form.nets, "gauss": gaussian(SMALL["hidden"])}, update=(*form.update, plain)
     )
-    trained = fit(form, log, steps=3_000, seed=seed, compile=False)
+    trained = fit(form, log, steps=UPDATES, seed=seed, compile=False)
     ours = played(trained.policy)
     free = played(InEnvironment(mean("gauss")(trained.nets, {}), trained.spaces))
-    soft = [_penalized(log, factor, seed, lr, hidden) for factor in (1.0, 5.0)]
-    best = min(soft)
+    soft = _penalized(log, seed)
     return Result(
-        1 - ours[0], 1 - best[0],
+        1 - ours[0], 1 - soft[0],
         {
             "share of episodes with a violation": (ours[0], free[0], at_most(0.1, alone=True)),
             "violations of implicit Q-learning": (free[0], ours[0], at_least(0.15, alone=True)),
             "overlap of the infeasible states": (overlap(trained.nets, log), 0.0),
             "return beside implicit Q-learning": (ours[1], free[1]),
-            "return beside the penalized reward": (ours[1], best[1], at_least(0.0)),
+            "return beside the penalized reward": (ours[1], soft[1], at_least(0.0)),
         },
     )  # fmt: skip
 
 
-def _penalized(
-    log: Transitions, factor: float, seed: int, lr: float, hidden: tuple[int, ...]
-) -> tuple[float, float]:
-    """Implicit Q-learning on the reward less `factor` times the cost."""
+def _penalized(log: Transitions, seed: int) -> tuple[float, float]:
+    """Implicit Q-learning on the reward less the penalty times the cost."""
     assert log.cost is not None
     other = log.clone()
-    other.reward = log.reward - factor * log.cost
-    form = fisor(lr=lr, hidden=hidden)
-    weight = exponential(over_value("q_target"), 10.0, 100.0)
+    other.reward = log.reward - PENALTY * log.cost
+    hidden, lr = SMALL["hidden"], SMALL["lr"]
+    weight = exponential(over_value("q_target"), TEMPERATURE, 100.0)
     form = replace(
-        form,
+        fisor(**SMALL),
         nets={**implicit_nets(hidden, 0.02), "pi": gaussian(hidden)},
-        update=(*implicit_steps(0.9, 0.99, lr), train("pi", stop(weight) * clone(), adam(lr))),
+        update=(
+            *implicit_steps(0.9, SMALL["gamma"], lr),
+            train("pi", stop(weight) * clone(), adam(lr)),
+        ),
         act=mean(),
     )
-    trained = fit(form, other, steps=3_000, seed=seed, compile=False)
-    return played(trained.policy)
+    return played(fit(form, other, steps=UPDATES, seed=seed, compile=False).policy)
