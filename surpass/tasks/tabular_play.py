@@ -12,7 +12,7 @@ from jaxtyping import Float
 from surpass.tasks.linear_mdp import Counts
 from surpass.tasks.tabular import TabularMDP
 
-__all__ = ["TabularPlay", "add", "count", "sparse_problem"]
+__all__ = ["TabularPlay", "add", "agreeing_policies", "count", "sparse_problem"]
 
 
 def add(*pieces: Counts) -> Counts:
@@ -21,9 +21,10 @@ def add(*pieces: Counts) -> Counts:
 
 
 def count(
-    mdp: TabularMDP, pi: Float[np.ndarray, "... S A"], episodes: int, rng: np.random.Generator
-) -> Counts:
-    """What so many episodes of a policy saw at each step; rewards are their expectations."""
+    mdp: TabularMDP, pi: Float[np.ndarray, "... S A"], episodes: int, rng: np.random.Generator,
+    noise: float = 0.0,
+) -> Counts:  # fmt: skip
+    """What so many episodes of a policy saw at each step; rewards have normal `noise`."""
     assert mdp.horizon is not None
     H, S, A = mdp.horizon, mdp.n_states, mdp.n_actions
     n, paid = np.zeros((H, S, A, S)), np.zeros((H, S, A))
@@ -35,7 +36,8 @@ def count(
         a = _drawn(now[s], rng)
         s2 = _drawn(here[s, a], rng)
         np.add.at(n[h], (s, a, s2), 1)
-        np.add.at(paid[h], (s, a), reward[s, a])
+        np.add.at(paid[h], (s, a), reward[s, a] + noise * rng.normal(size=episodes) if noise
+                  else reward[s, a])  # fmt: skip
         s = s2
     return Counts(n, paid, None)
 
@@ -92,3 +94,30 @@ def sparse_problem(
     return TabularMDP(
         torch.from_numpy(P), torch.from_numpy(r), torch.from_numpy(d0), horizon=horizon
     )
+
+
+def agreeing_policies(
+    seed: int, n: int = 20, states: int = 12, actions: int = 4, horizon: int = 5,
+    apart: bool = False,
+) -> tuple[TabularMDP, Float[np.ndarray, "n H S A"]]:  # fmt: skip
+    """A problem, and policies that agree everywhere but in its last state: what they do before
+    leads there with probability 0.1 at the third step, other actions never, and rewards there go up
+    to 3; or, `apart`, policies that differ in every state."""
+    rng = np.random.default_rng(seed)
+    P = np.zeros((horizon, states, actions, states))
+    P[..., :-1] = rng.dirichlet(np.full(states - 1, 0.5), size=(horizon, states, actions))
+    agreed = rng.integers(actions, size=(horizon, states))
+    leads = (1, np.arange(states), agreed[1])
+    P[leads] *= 0.9
+    P[(*leads, -1)] = 0.1
+    r = rng.random((horizon, states, actions))
+    r[:, -1] = 3 * rng.random((horizon, actions))
+    d0 = np.zeros(states)
+    d0[0] = 1.0
+    mdp = TabularMDP(
+        torch.from_numpy(P), torch.from_numpy(r), torch.from_numpy(d0), horizon=horizon
+    )
+    pi = np.repeat(np.eye(actions)[agreed][None], n, 0)
+    where = slice(None) if apart else slice(states - 1, None)
+    pi[:, :, where] = rng.dirichlet(np.ones(actions), size=pi[:, :, where].shape[:3])
+    return mdp, pi
