@@ -1,9 +1,12 @@
 """Evidence for Q-Evolve: quests in words whose reward comes at their end.
 
 The quests are our own (`surpass.tasks.quest`): the effect of credit assignment is to be isolated,
-which takes hundreds of episodes for each of six arms. ScienceWorld answers a turn in 15 to 75 ms
-and is left to users of the extra `agents`; TextWorld would do as well, and its dependencies (a C
-extension under the GPL, spaCy) are not worth one experiment.
+which takes hundreds of episodes for each of six arms. ScienceWorld answers a turn in 15 to 75 ms on
+a quiet machine (0.2 to 0.6 s on a busy one, just started), so the 800 episodes of a seed would take
+it up to 20 minutes; it is left to users of the extra `agents`, where the expert's commands on offer
+earn all of "find-animal" and "lifespan-longest-lived" and 0.63 of "power-component". TextWorld
+would do as well, and its dependencies (a C extension under the GPL, spaCy) are not worth one
+experiment.
 """
 
 from __future__ import annotations
@@ -31,21 +34,23 @@ from surpass.training.stages import gather
 
 __all__ = ["arms", "evolving", "filtered", "success"]
 
-WIDTH, GAMES, SHOWN, HELD, TRIES = 32, 24, 8, 24, 10
+WIDTH, GAMES, SHOWN, HELD, TRIES = 32, 24, 8, 48, 5
 HOUSE: dict[str, Any] = {"rooms": 5, "things": 4, "house": 1, "limit": 20, "buckets": 256,
                          "memory": 1}  # fmt: skip
-COUNTS: dict[str, Any] = {"cycles": 2, "episodes": 3 * GAMES, "cloning": 150, "critic": 1000,
+COUNTS: dict[str, Any] = {"cycles": 2, "episodes": 3 * GAMES, "cloning": 150, "critic": 300,
                           "improve": 150, "lam": 0.5}  # fmt: skip
+STEPS = {"ours": 1e-3, "filtered": 3e-4, "awr": 3e-4}
 NETS = (command_critic(2, WIDTH, (WIDTH,)), text_value(1, WIDTH, (WIDTH,)))
 SCORER = command_scorer(WIDTH, (WIDTH,))
 
 
 def evolving(**changed: Any) -> Stages:
     """Q-Evolve at the size of this experiment, or an ablation of it."""
-    return q_evolve(**{**COUNTS, "policy": SCORER, "nets": NETS, **changed})
+    sizes = {**COUNTS, "policy": SCORER, "nets": NETS, "step": STEPS["ours"]}
+    return q_evolve(**{**sizes, **changed})
 
 
-def filtered(step: float = 1e-3) -> Stages:
+def filtered(step: float = STEPS["filtered"]) -> Stages:
     """Clone, then each cycle: collect, keep what succeeded, clone that and the demonstrations."""
     learner = Learner({"policy": SCORER}, (train("policy", clone("policy"), adam(step)),),
                       sampled("policy"), log(128))  # fmt: skip
@@ -61,7 +66,7 @@ def arms() -> dict[str, Stages]:
     return {
         "ours": evolving(),
         "filtered": filtered(),
-        "awr": evolving(trust=stop(exponential_gain(1.0)) * nll()),
+        "awr": evolving(trust=stop(exponential_gain(1.0)) * nll(), step=STEPS["awr"]),
         "unweighted": evolving(weight=None),
         "q - v": evolving(rule=whitened(q_minus_v())),
         "clone": evolving(improve=0),
@@ -84,16 +89,14 @@ def success(trained: Any, act: Any, task: TextTask, seed: int) -> float:
     "quests it never saw than cloning its own successes, 3 points more than weighting all it did "
     "by exponential advantages, and no less than choosing by its critic when acting",
     setting="quests in a house of 5 rooms, reward 1 at the end; 24 games to train on, an expert's "
-    "commands for 8 of them, 3 episodes a game in each of 2 cycles, 24 other games to test on",
-    baseline="clones of demonstrations and own successful episodes, their learning rate chosen on "
-    "seeds apart",
+    "commands for 8 of them, 3 episodes a game in each of 2 cycles, 48 other games to test on",
+    baseline="clones of demonstrations and own successful episodes; on seeds 100 to 102 they won "
+    "25, 24, 21 percent at rates of 3e-4, 1e-3, 3e-3, AWR 26 and 25 at the first two, ours 27 and "
+    "30: each has its best",
     metric="quests won of those never seen, percent",
     bar=at_least(5),
     seeds=5,
     minutes=6,
-    note="It won 4.8 points more than filtered clones and 6.1 more than AWR on average, yet "
-    "quests differ so much between seeds that five leave both open; the weights of the "
-    "critic's losses made no difference, and on the games trained on filtered clones won as much.",
 )
 def q_evolve_evidence(seed: int, zoo: Any) -> Result:
     """The ablations of the paper beside it."""
@@ -106,7 +109,8 @@ def q_evolve_evidence(seed: int, zoo: Any) -> Result:
         env = TextBatch(task.tree, task.games, COUNTS["episodes"], task.layout, task.limit)
         trained = run.train(form, shown, task=env, seed=seed, compile=False)
         won[name] = success(trained, sampled("policy"), held, seed)
-        seen[name] = success(trained, sampled("policy"), task, seed)
+        if name in ("ours", "filtered"):
+            seen[name] = success(trained, sampled("policy"), task, seed)
         if name == "clone":
             won["re-ranked"] = success(trained, best_of("policy", "q", n=4), held, seed)
     ours = won["ours"]
