@@ -77,7 +77,7 @@ def test_show_prints_what_further_bars_came_to(capsys):
 def test_show_prints_paper_recipe_and_defaults(capsys):
     assert main(["show", "clipped-ips"]) == 0
     out = capsys.readouterr().out
-    assert "clipped_ips(tau: float | None = None)" in out.replace("'", "") and "Estimator" in out
+    assert "clipped_ips(tau: float | None = None)" in out and "Estimator" in out
 
 
 def test_a_misspelled_system_names_the_nearest(capsys):

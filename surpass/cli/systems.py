@@ -58,6 +58,7 @@ def show(key: Positional[str], /) -> None:
         key: As in `surpass list`.
     """
     import inspect
+    import re
 
     from rich.console import Console
     from rich.markup import escape
@@ -73,7 +74,8 @@ def show(key: Positional[str], /) -> None:
         console.print("Not built yet.")
         return
     function = recipe(key)
-    signature = escape(str(inspect.signature(function)))
+    # Annotations are kept as text, which Python prints in quotes.
+    signature = escape(re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function))))
     console.print(f"[bold]{entry.function}{signature}[/bold]", highlight=False)
     console.print(inspect.getdoc(function) or "", highlight=False, markup=False)
     console.print(f"\n[dim]{entry.module}[/dim]")
