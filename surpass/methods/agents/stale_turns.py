@@ -48,7 +48,8 @@ def st_ppo(
     whose gradient is divided by the size of the gradient that clipping removed.
 
     How the size enters is a reconstruction: g / max(1, |C| / c) with c its median over the first 10
-    steps that clip; `mode="literal"` is g / max(|C|, 1e-3). `horizon` is the longest turn.
+    steps that clip; `mode="literal"` is g / max(|C|, 1e-3), and g where nothing was clipped.
+    `horizon` is the longest turn.
     """
     return _form(True, mode, eps, gamma, lam, lr, value_lr, epochs, minibatches, batch, horizon,
                  turns)  # fmt: skip
