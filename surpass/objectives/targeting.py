@@ -7,8 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from surpass.data.records import Sequences
-from surpass.objectives.advantage import batch_centered
+from surpass.objectives.advantage import Sequences, batch_centered
 from surpass.objectives.reduce import total
 from surpass.parts import part
 
