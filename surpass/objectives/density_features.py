@@ -6,12 +6,18 @@ Where P(x' | x, a) = <phi(x, a), mu(x')>, what any policy visits next is <mu(x')
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int
 
 from surpass.errors import InputError
+from surpass.parts import part
 
-__all__ = ["barycentric_spanner", "clipped_weights", "mixture", "regressed"]
+__all__ = [
+    "Levels", "barycentric_spanner", "clipped_weights", "fitted_occupancies", "mixture",
+    "regressed",
+]  # fmt: skip
 
 
 def mixture(
@@ -76,3 +82,42 @@ def barycentric_spanner(theta: Float[np.ndarray, "n d"], factor: float = 2.0) ->
         if size[i, j] <= factor:
             return sorted({*chosen})
         chosen[i], basis[i] = int(j), x[j]
+
+
+class Levels(NamedTuple):
+    """A log by level (steps with state x, action a, next state x2 [n] each, and the behavior policy
+    [X, A]), the density features mu [H, d, X], and the law d0 [X] of first states."""
+
+    steps: list[Any]
+    mu: Float[np.ndarray, "H d X"]
+    d0: Float[np.ndarray, "X"]
+
+    def counts(self, h: int, following: bool = False) -> Float[np.ndarray, "X"]:
+        """How often states were seen at a level, before the step or after."""
+        seen = self.steps[h].x2 if following else self.steps[h].x
+        return np.bincount(seen, minlength=len(self.d0)).astype(float)
+
+
+@part
+def fitted_occupancies(
+    seen: Levels, /, policies: tuple[Float[np.ndarray, "H X A"], ...] = (),
+    most_state: float = 10.0, most_action: float = 10.0, ridge: float = 1e-6,
+) -> Float[np.ndarray, "P H1 X"]:  # fmt: skip
+    """Occupancies of policies at levels 0 to H, each regressed from the one before:
+
+        w = min(d_h / d_h^log, C^x) min(pi / behavior, C^a),  d_{h+1} / d_{h+1}^log ~ w at x'.
+
+    What is estimated is the clipped occupancy: below the true one wherever the log covers too
+    little, equal to it elsewhere. Errors of levels add up, they do not multiply.
+    """
+    out = np.zeros((len(policies), len(seen.steps) + 1, len(seen.d0)))
+    out[:, 0] = seen.d0
+    for h, (x, a, x2, behavior) in enumerate(seen.steps):
+        before = seen.counts(h)
+        law = mixture(seen.mu[h - 1], before) if h else before / before.sum()
+        following = mixture(seen.mu[h], seen.counts(h, following=True))
+        for i, pi in enumerate(policies):
+            states = out[i, h, x] / np.maximum(law[x], 1e-300)
+            w = clipped_weights(states, pi[h, x, a] / behavior[x, a], most_state, most_action)
+            out[i, h + 1] = regressed(seen.mu[h], following, x2, w, ridge)
+    return out

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from surpass.objectives.confidence import Pieces
 from surpass.tasks.linear_mdp import Counts
 from surpass.tasks.tabular import TabularMDP
 
-__all__ = ["TabularPlay", "add", "agreeing_policies", "count", "sparse_problem"]
+__all__ = ["TabularPlay", "add", "agreeing_policies", "count", "sparse_problem", "split"]
 
 
 def add(*pieces: Counts) -> Counts:
@@ -76,6 +77,14 @@ class TabularPlay:
         self.seen.n.__iadd__(fresh.n)
         self.seen.paid.__iadd__(fresh.paid)
         return float(fresh.paid.sum())
+
+
+def split(mdp: TabularMDP, pi: np.ndarray, episodes: int, rng: np.random.Generator) -> Pieces:
+    """Episodes of a policy in independent pieces: a third each for the reference value, its
+    expectation, and all steps."""
+    H, third = mdp.horizon or 1, episodes // 3
+    logs = [count(mdp, pi, n, rng) for n in (third, third, *[max(third // H, 1)] * H)]
+    return Pieces(logs[0], logs[1], tuple(logs[2:]))
 
 
 def sparse_problem(

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from surpass.evidence.declaration import Result, at_least, evidence
-from surpass.methods.theory.alignment import Trust, realizable_td
-from surpass.objectives.alignment import alignment, fixed_point, moments
+from surpass.methods.theory.alignment import realizable_td
+from surpass.objectives.alignment import Trust, alignment, fixed_point, moments
 from surpass.tasks.linear_evaluation import LinearEvaluation, realizable, two_states
 
 ROWS, LOGS = 2000, 200

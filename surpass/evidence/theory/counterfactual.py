@@ -68,6 +68,8 @@ def toward(net: Any, target: float, weight: float, seed: int) -> Any:
     metric="KL(start || found) on the start's states, the mean over three targets, nats",
     bar=at_most(0.6, times=True), seeds=5, minutes=3.0,
     setting="cart-pole, a policy of 150 to 300 steps and the targets 100, 250 and 400.",
+    note="On every seed nearer, by 23 percent on average (-2 to 42), not by 40: descent that stops "
+    "at the target takes a short way without a penalty, too, and a larger one misses targets.",
 )  # fmt: skip
 def counterpol_evidence(seed: int, zoo: Any) -> Result:
     """Also: how many targets are hit (within 20 or 5 percent), and where the change is."""

@@ -9,13 +9,9 @@ import torch
 
 from surpass.evidence.declaration import Result, at_least, at_most, evidence
 from surpass.evidence.theory.finetuning import gap
-from surpass.methods.theory.demonstrations import (
-    budgeted,
-    clone_of,
-    demo_reg_rl,
-    rewards_of_preferences,
-)
+from surpass.methods.theory.demonstrations import demo_reg_rl
 from surpass.methods.theory.finetuning import finetuning_explored
+from surpass.objectives.demonstrations import budgeted, clone_of, rewards_of_preferences
 from surpass.tasks.tabular import TabularMDP
 from surpass.tasks.tabular_play import TabularPlay, count, sparse_problem
 from surpass.training.replan import replan

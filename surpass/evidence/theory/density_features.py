@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from surpass.evidence.declaration import Result, at_least, at_most, evidence
-from surpass.methods.theory.density_features import Levels, covering, fitted_occupancies
+from surpass.methods.theory.density_features import covering
+from surpass.objectives.density_features import Levels, fitted_occupancies
 from surpass.tasks.low_rank_mdp import LowRankMDP, locked_problem, low_rank_problem
 
 

@@ -13,10 +13,9 @@ from surpass.methods.theory.finetuning import (
     finetuning_pessimistic,
     hybrid,
     policy_finetuning,
-    split,
 )
 from surpass.tasks.tabular import TabularMDP
-from surpass.tasks.tabular_play import TabularPlay, count, sparse_problem
+from surpass.tasks.tabular_play import TabularPlay, count, sparse_problem, split
 from surpass.training.replan import replan
 
 # The best of 0.003, 0.01 and 0.03 for each on four other problems.
@@ -52,7 +51,7 @@ def finetuning_evidence(seed: int, zoo: Any) -> Result:
     early = np.concatenate([good[:5], even[5:]])
 
     def advantage(pi: np.ndarray, episodes: int, c: float) -> float:
-        pieces = split(TabularPlay(mdp), pi, episodes, rng)
+        pieces = split(mdp, pi, episodes, rng)
         return gap(mdp, policy_finetuning(c).solve(pieces).pi)
 
     def plain(pi: np.ndarray, episodes: int, c: float) -> float:

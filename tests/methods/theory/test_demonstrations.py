@@ -4,12 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from surpass.methods.theory.demonstrations import (
-    budgeted,
-    clone_of,
-    demo_reg_rl,
-    rewards_of_preferences,
-)
+from surpass.methods.theory.demonstrations import demo_reg_rl
+from surpass.objectives.demonstrations import budgeted, clone_of, rewards_of_preferences
 from surpass.tasks.linear_mdp import Counts
 from surpass.tasks.tabular_play import TabularPlay, count, sparse_problem
 from surpass.training.replan import replan

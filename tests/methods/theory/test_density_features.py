@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surpass.errors import InputError
-from surpass.methods.theory.density_features import Levels, covering, forc
+from surpass.methods.theory.density_features import covering, forc
 from surpass.objectives.density_features import (
+    Levels,
     barycentric_spanner,
     clipped_weights,
     mixture,

@@ -8,12 +8,10 @@ from surpass.methods.theory.finetuning import (
     finetuning_explored,
     finetuning_pessimistic,
     hybrid,
-    offline_pays,
     policy_finetuning,
-    split,
 )
-from surpass.objectives.confidence import bernstein, hoeffding, variance
-from surpass.tasks.tabular_play import TabularPlay, add, count, sparse_problem
+from surpass.objectives.confidence import bernstein, hoeffding, offline_pays, variance
+from surpass.tasks.tabular_play import TabularPlay, add, count, sparse_problem, split
 from surpass.training.replan import replan
 
 
@@ -51,7 +49,7 @@ def test_values_below_are_below_and_values_above_are_above(seed):
     pi = mdp.uniform().numpy()
     for episodes in (20, 200):
         low = finetuning_pessimistic(1.0).solve(count(mdp, pi, episodes, rng))
-        adv = policy_finetuning(1.0).solve(split(TabularPlay(mdp), pi, 3 * episodes, rng))
+        adv = policy_finetuning(1.0).solve(split(mdp, pi, 3 * episodes, rng))
         for found in (low, adv):
             assert (found.low[:-1] <= truth.v.numpy() + 1e-9).all()
             assert found.low[0, 0] <= worth(mdp, found.pi) + 1e-9
@@ -64,7 +62,7 @@ def test_with_enough_data_all_of_them_are_optimal(problem):
     rng, best = np.random.default_rng(0), problem.solve()
     pi = problem.uniform().numpy()
     low = finetuning_pessimistic(0.01).solve(count(problem, pi, 30_000, rng))
-    adv = policy_finetuning(0.01).solve(split(TabularPlay(problem), pi, 90_000, rng))
+    adv = policy_finetuning(0.01).solve(split(problem, pi, 90_000, rng))
     run = replan(finetuning_explored(0.01, episodes=600), TabularPlay(problem), seed=0)
     both = hybrid(TabularPlay(problem), pi, 2, (400, 3000), 0.01)
     for policy in (low.pi, adv.pi, run.plans[-1].pi, both):
@@ -75,7 +73,7 @@ def test_with_enough_data_all_of_them_are_optimal(problem):
 def test_a_reference_value_is_never_lost(problem):
     """Where the pieces for single steps are empty, what is left is the pessimistic policy."""
     rng = np.random.default_rng(0)
-    pieces = split(TabularPlay(problem), problem.solve().pi.numpy(), 900, rng)
+    pieces = split(problem, problem.solve().pi.numpy(), 900, rng)
     nothing = count(problem, problem.uniform().numpy(), 0, rng)
     bare = pieces._replace(zero=nothing, steps=(nothing,) * 5)
     found, base = policy_finetuning(0.1).solve(bare), finetuning_pessimistic(0.1).solve(pieces.ref)
