@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
+from surpass.tasks.draws import drawn
+
 __all__ = ["Fishery", "Harvested"]
 
 
@@ -93,11 +95,10 @@ class Fishery:
     ) -> Harvested:  # fmt: skip
         """Follow a policy, quota numbers by (step, stock, last quota), from one stock and quota."""
         s, h = np.full(replicates, start), np.full(replicates, first)
-        cdf = self.P.cumsum(-1)[..., :-1]
         stock, quota = [], []
         for step in policy:
             h = step[s, h]
             stock.append(self.stocks[s])
             quota.append(self.quotas[h])
-            s = (rng.random((replicates, 1)) > cdf[s, h]).sum(-1)
+            s = drawn(self.P[s, h], rng)
         return Harvested(np.stack(stock, 1), np.stack(quota, 1))

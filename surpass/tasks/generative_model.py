@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from surpass.errors import InputError
+from surpass.tasks.draws import drawn
 
 __all__ = ["GenerativeModel", "Net", "grid_pendulum", "random_model"]
 
@@ -45,8 +46,7 @@ class GenerativeModel:
         """n next states of every pair."""
         self.calls += len(s) * n
         p = np.broadcast_to(self.probability, self.following.shape)[s, a]
-        k = (rng.random((len(s), n, 1)) > p.cumsum(-1)[:, None, :-1]).sum(-1)
-        return np.take_along_axis(self.following[s, a], k, 1)
+        return np.take_along_axis(self.following[s, a], drawn(p, rng, n), 1)
 
     def expected(self, v: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S A"]:
         """E[v(s')] for every pair, exactly; costs no calls."""

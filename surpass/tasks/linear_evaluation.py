@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 
 from surpass.objectives.alignment import Moments, moments
+from surpass.tasks.draws import drawn
 from surpass.tasks.tabular import TabularMDP
 
 __all__ = ["LinearEvaluation", "Rows", "realizable", "two_states"]
@@ -64,12 +65,11 @@ class LinearEvaluation:
         S, A = self.mu.shape
         at = rng.choice(S * A, size=shape, p=self.mu.ravel())
         s, a = at // A, at % A
-        cdf = self.mdp.P.numpy().reshape(S * A, S).cumsum(-1)[:, :-1]
+        P = self.mdp.P.numpy().reshape(S * A, S)
         phi, gamma = self.phi[s, a], self.mdp.gamma
 
         def delta() -> np.ndarray:
-            after = (rng.random((*shape, 1)) > cdf[at]).sum(-1)
-            return phi - gamma * self.ahead[after]
+            return phi - gamma * self.ahead[drawn(P[at], rng)]
 
         paid = self.mdp.r.numpy()[s, a] + self.noise * rng.normal(size=shape)
         return Rows(phi, delta(), delta(), paid)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from surpass.tasks.draws import drawn
 from surpass.tasks.tabular import TabularMDP
 
 __all__ = ["Level", "LowRankMDP", "locked_problem", "low_rank_problem"]
@@ -64,8 +65,8 @@ class LowRankMDP:
     ) -> Level:  # fmt: skip
         """n independent steps of level h, from states of a law."""
         x = rng.choice(len(law), size=n, p=law / law.sum())
-        a = _drawn(behavior[x], rng)
-        return Level(x, a, _drawn(self.P[h, x, a], rng), behavior)
+        a = drawn(behavior[x], rng)
+        return Level(x, a, drawn(self.P[h, x, a], rng), behavior)
 
     def log(
         self, behavior: Float[np.ndarray, "H X A"], n: int, rng: np.random.Generator
@@ -73,10 +74,6 @@ class LowRankMDP:
         """n steps of every level, from where the behavior policy gets to."""
         law = self.occupancy(behavior)
         return [self.level(h, law[h], behavior[h], n, rng) for h in range(self.horizon)]
-
-
-def _drawn(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return (rng.random((len(p), 1)) > p.cumsum(-1)[:, :-1]).sum(-1)
 
 
 def low_rank_problem(

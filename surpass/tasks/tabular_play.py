@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 
 from surpass.objectives.confidence import Pieces
+from surpass.tasks.draws import drawn
 from surpass.tasks.linear_mdp import Counts
 from surpass.tasks.tabular import TabularMDP
 
@@ -34,18 +35,13 @@ def count(
     for h in range(H):
         now = pi[h] if pi.ndim == 3 else pi
         here, reward = (x[h] if x.ndim == d + 1 else x for x, d in ((P, 3), (r, 2)))
-        a = _drawn(now[s], rng)
-        s2 = _drawn(here[s, a], rng)
+        a = drawn(now[s], rng)
+        s2 = drawn(here[s, a], rng)
         np.add.at(n[h], (s, a, s2), 1)
         np.add.at(paid[h], (s, a), reward[s, a] + noise * rng.normal(size=episodes) if noise
                   else reward[s, a])  # fmt: skip
         s = s2
     return Counts(n, paid, None)
-
-
-def _drawn(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    total = p.cumsum(-1)
-    return (rng.random((len(p), 1)) * total[:, -1:] >= total[:, :-1]).sum(-1)
 
 
 @dataclass
@@ -59,8 +55,7 @@ class TabularPlay:
     before: int = 0
 
     def __post_init__(self) -> None:
-        nothing = count(self.mdp, self.mdp.uniform().numpy(), 0, np.random.default_rng(0))
-        self.seen = nothing
+        self.seen = count(self.mdp, self.mdp.uniform().numpy(), 0, np.random.default_rng(0))
 
     def records(self) -> Counts:
         """What was seen so far."""
@@ -74,8 +69,8 @@ class TabularPlay:
             assert self.reference is not None
             pi[: self.before] = np.broadcast_to(self.reference, pi.shape)[: self.before]
         fresh = count(self.mdp, pi, 1, rng)
-        self.seen.n.__iadd__(fresh.n)
-        self.seen.paid.__iadd__(fresh.paid)
+        self.seen.n[...] += fresh.n
+        self.seen.paid[...] += fresh.paid
         return float(fresh.paid.sum())
 
 

@@ -276,7 +276,7 @@ class _SloppyReverse(DigitStrings):
         return slip
 
 
-@item("strings-uneven", line="copies digits, reverses them at one in five, cannot sort them",
+@item("strings-uneven", line="copies digits, reverses one string in seven, cannot sort them",
       load=_load, minutes=0.7, version=2)  # fmt: skip
 def strings_uneven(folder: Path, zoo: Zoo) -> dict[str, Any]:
     """The clean model trained to copy without errors, then on, with three digits in ten replaced in

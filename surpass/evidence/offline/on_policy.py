@@ -90,7 +90,7 @@ def rank_correlation(x: list[float], y: list[float]) -> float:
     setting="POINT, 10,000 rows of medium episodes, gamma 0.95 and a slow copy of 0.02, 64x64 "
     "nets, 3 clones, 3 models of horizon 50, 300 updates of improvement each with a gate every 50, "
     "learning rate 3e-4 with the gate and without (on seed 100 1e-3 was no different for either); "
-    "alpha of TD3+BC the better of 2.5 and 10 on seeds 100 to 102",
+    "alpha of TD3+BC the better of 2.5 and 10 on seeds 100 and 101",
     baseline="the clones themselves, their mean score",
     metric="normalized return",
     bar=at_least(5.0),

@@ -9,6 +9,7 @@ import numpy as np
 from surpass.evidence.declaration import Result, at_least, at_most, evidence
 from surpass.methods.theory.density_features import covering
 from surpass.objectives.density_features import Levels, fitted_occupancies
+from surpass.tasks.draws import drawn
 from surpass.tasks.low_rank_mdp import LowRankMDP, locked_problem, low_rank_problem
 
 
@@ -47,10 +48,10 @@ def by_episodes(
     x = rng.choice(len(problem.d0), size=n, p=problem.d0)
     weight = np.ones((len(policies), n))
     for h in range(problem.horizon):
-        a = (rng.random((n, 1)) > behavior[h][x].cumsum(-1)[:, :-1]).sum(-1)
+        a = drawn(behavior[h, x], rng)
         for i, pi in enumerate(policies):
             weight[i] *= pi[h, x, a] / behavior[h, x, a]
-        x = (rng.random((n, 1)) > problem.P[h, x, a].cumsum(-1)[:, :-1]).sum(-1)
+        x = drawn(problem.P[h, x, a], rng)
     return [np.bincount(x, w, len(problem.d0)) / w.sum() for w in weight]
 
 
