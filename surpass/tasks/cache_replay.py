@@ -142,8 +142,9 @@ class _Watching:
         self.action: list[int] = []
         self.position: list[int] = []
         self.logp: list[float] = []
-        self.back: list[list[float]] = []
-        self.free: list[list[int]] = []
+        self.back: list[np.ndarray] = []
+        self.free: list[np.ndarray] = []
+        self.when = np.append(log.time, math.inf)
         self.latest = np.zeros(log.n_objects, dtype=np.int64)
         self.seen = 0
 
@@ -156,13 +157,11 @@ class _Watching:
         self.action.append(keys.index(victim))
         self.position.append(now)
         self.logp.append(math.log(self.policy.propensity))
-        again = []
-        for key, held in cache.oldest(self.k):
-            ahead = int(self.log.following[self.latest[int(key)]])
-            soon = ahead < len(self.log) and self.log.time[ahead] <= held.expires
-            again.append(float(ahead - now) if soon else math.inf)
-        self.back.append(again)
-        self.free.append([held.size - cache.needed for _, held in cache.oldest(self.k)])
+        held = [held for _, held in cache.oldest(self.k)]
+        ahead = self.log.following[self.latest[np.array(keys, dtype=np.int64)]]
+        comes = self.when[ahead] <= [one.expires for one in held]
+        self.back.append(np.where(comes, ahead - now, math.inf))
+        self.free.append(np.array([one.size for one in held]) - cache.needed)
 
     def columns(
         self, gamma: float, tick: float, retained: bool, size_penalty: float, admitted: np.ndarray

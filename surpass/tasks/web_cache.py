@@ -7,6 +7,7 @@ whole budget is passed through. The cache always admits: the only decision is wh
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,17 +31,18 @@ FEATURES = ("age", "size", "hits", "idle", "ttl_left", "origin_time")
 class Held:
     """An object in the cache."""
 
-    __slots__ = ("created", "expires", "hits", "last", "rtt", "size")
+    __slots__ = ("created", "expires", "hits", "last", "log_size", "rtt", "size")
 
     def __init__(self, size: int, now: float, ttl: float, rtt: float) -> None:
         self.size, self.created, self.last = size, now, now
+        self.log_size = math.log1p(size / 1024.0)
         self.expires, self.rtt, self.hits = now + ttl, rtt, 0
 
     def features(self, now: float) -> tuple[float, ...]:
         """Seconds since it was fetched, log(1 + size in KB), hits so far, seconds since it was last
         asked for, seconds until it expires (at least 0), microseconds of its origin."""
         return (
-            now - self.created, np.log1p(self.size / 1024.0), float(self.hits), now - self.last,
+            now - self.created, self.log_size, float(self.hits), now - self.last,
             max(self.expires - now, 0.0), self.rtt,
         )  # fmt: skip
 
