@@ -17,9 +17,11 @@ __all__ = ["Deterministic", "deterministic"]
 class Deterministic(nn.Module):
     """One action per observation."""
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], norm: bool) -> None:
+    def __init__(
+        self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], norm: bool, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.net = StackedMLP(1, (obs_dim, *hidden, act_dim), norm)
+        self.net = StackedMLP(1, (obs_dim, *hidden, act_dim), norm, dropout=dropout)
 
     def forward(self, obs: Float[Tensor, "B d"]) -> Float[Tensor, "B k"]:
         return torch.tanh(self.net(obs)[0])
@@ -38,9 +40,11 @@ class Deterministic(nn.Module):
 
 @part
 def deterministic(
-    spaces: Spaces, /, hidden: tuple[int, ...] = (256, 256), norm: bool = False
-) -> nn.Module:
-    """A tanh policy of the given hidden layers.
+    spaces: Spaces, /, hidden: tuple[int, ...] = (256, 256), norm: bool = False,
+    dropout: float = 0.0,
+) -> nn.Module:  # fmt: skip
+    """A tanh policy of the given hidden layers, of whose units a share of `dropout` is dropped
+    while it learns.
 
     Raises:
         InputError: when actions are discrete.
@@ -50,4 +54,4 @@ def deterministic(
             "a deterministic tanh policy needs continuous actions, and here they are discrete; "
             "bc and iql fit both kinds"
         )
-    return Deterministic(spaces.obs_dim, spaces.action_dim, tuple(hidden), norm)
+    return Deterministic(spaces.obs_dim, spaces.action_dim, tuple(hidden), norm, dropout)

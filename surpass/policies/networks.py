@@ -56,13 +56,16 @@ class StackedMLP(nn.Module):
         norm: LayerNorm before each activation.
         last: the bound of the last layer's uniform initial weights; None takes 1 / sqrt(fan in),
             as all other layers do.
+        dropout: the share of hidden units that is dropped at random where gradients are on, which
+            is within a loss; a policy that acts drops none.
     """
 
     def __init__(
-        self, n: int, sizes: Sequence[int], norm: bool = False, last: float | None = None
-    ) -> None:
+        self, n: int, sizes: Sequence[int], norm: bool = False, last: float | None = None,
+        dropout: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.n, self.sizes, self.norm = n, tuple(sizes), norm
+        self.n, self.sizes, self.norm, self.dropout = n, tuple(sizes), norm, dropout
         self.depth = len(sizes) - 1
         for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             bound = 1.0 / math.sqrt(fan_in)
@@ -123,4 +126,7 @@ class StackedMLP(nn.Module):
                 product = nn.functional.layer_norm(product, product.shape[-1:])
                 product = product * self._entry("gain", i, first) + self._entry("shift", i, first)
             product = product.relu()
+            if self.dropout and torch.is_grad_enabled():
+                kept = torch.rand_like(product) >= self.dropout
+                product = product * kept / (1.0 - self.dropout)
         return product

@@ -18,7 +18,14 @@ from surpass.forms import Source, Spaces
 from surpass.objectives.rows import Rows
 from surpass.parts import run, schedules
 from surpass.tasks.protocol import Stepped
-from surpass.training.streams import Tables, opens
+from surpass.training.streams import (
+    Tables,
+    check_transitions,
+    episode_ends,
+    opens,
+    return_to_go,
+    unit_actions,
+)
 
 __all__ = ["Collector", "ReplayStream", "pack", "unpack"]
 
@@ -161,7 +168,9 @@ class ReplayStream:
     Row t n + i is step t of copy i. Options of the source: `capacity` (rows), `warm` (rows before
     the first update), `warm_with` ("random" actions, or the "policy"), `per_step` (updates per
     environment step), `envs` (copies), `n` (of the view "n_step"), `reward_scale, reward_shift`,
-    `gamma` (of `return_to_go`, which is -inf, no bound, until the episode has ended).
+    `gamma` (of `return_to_go`, which is -inf, no bound, until the episode has ended),
+    `begin_with` (the role of a log whose rows lie in the ring from the start, as if the policy had
+    done them; they count as `warm`).
     """
 
     names: tuple[str, ...] = ("replay",)
@@ -215,7 +224,38 @@ class ReplayStream:
         if "return_to_go" in self.needs:
             self.tables["return_to_go"] = empty(capacity, **where)
         self.capacity, self.steps = capacity, 0
-        self.begun = [0] * n
+        if "begin_with" in self.source.options:
+            self._begin_with(str(self.source.options["begin_with"]))
+        self.begun = [self.steps] * n
+
+    def _begin_with(self, role: str) -> None:
+        """Lay the rows of a log into the ring, the last ones where it cannot hold all."""
+        if role not in self._roles:
+            raise InputError(f"replay begins with a log that is handed in as {role!r}")
+        if self.copies > 1 and (self.needs or self.n_step > 1):
+            raise InputError(
+                "replay that begins with a log keeps what follows a row for one environment only; "
+                f"this recipe asks for it with {self.copies}"
+            )
+        log = self._roles[role].to(self.device)
+        check_transitions(log)
+        reward = log.reward.float() * self.scale + self.shift
+        columns: Tables = {
+            "obs": log.obs.reshape(len(log), -1).float(),
+            "action": unit_actions(log.action, self.spaces),
+            "reward": reward,
+            "next_obs": log.next_obs.reshape(len(log), -1).float(),
+            "terminated": log.terminated.float(),
+            "ended": episode_ends(log),
+        }
+        if "return_to_go" in self.needs:
+            columns["return_to_go"] = return_to_go(log, reward, self.gamma)
+        self.rows = min(len(log) // self.copies * self.copies, self.capacity)
+        self.steps = self.rows // self.copies
+        for name, column in columns.items():
+            self.tables[name][: self.rows] = column[len(log) - self.rows :]
+        self.tables["filled"].fill_(self.rows)
+        self.tables["head"].fill_(self.rows % self.capacity)
 
     # ------------------------------------------------------------------------------------------
     # acting

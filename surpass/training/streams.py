@@ -21,7 +21,7 @@ from surpass.objectives.trajectory_weights import episode_returns
 
 __all__ = [
     "COLUMNS", "BoxStream", "LogStream", "MixedStream", "Stream", "check_transitions",
-    "next_action", "next_available", "open_stream",
+    "episode_ends", "next_action", "next_available", "open_stream",
     "opens", "return_to_go", "spaces_of", "unit_actions",
 ]  # fmt: skip
 
@@ -147,7 +147,7 @@ def unit_actions(action: Tensor, spaces: Spaces) -> Tensor:
 # derived columns
 
 
-def _ends(log: Transitions) -> Tensor:
+def episode_ends(log: Transitions) -> Tensor:
     """True at the last row of every episode, [N]."""
     last = torch.ones(len(log), dtype=torch.bool, device=log.reward.device)
     last[:-1] = log.episode[1:] != log.episode[:-1]
@@ -157,7 +157,7 @@ def _ends(log: Transitions) -> Tensor:
 def return_to_go(log: Transitions, reward: Tensor, gamma: float) -> Tensor:
     """The discounted return that was logged from each row on, [N]; an episode that was cut off
     counts what it had."""
-    ends = _ends(log).tolist()
+    ends = episode_ends(log).tolist()
     values = reward.double().tolist()
     total = 0.0
     for i in range(len(values) - 1, -1, -1):
@@ -171,7 +171,7 @@ def next_action(log: Transitions, action: Tensor) -> Tensor:
     termination it does not count, after a truncation it is the nearest that is known)."""
     following = action.clone()
     following[:-1] = action[1:]
-    ends = _ends(log)
+    ends = episode_ends(log)
     following[ends] = action[ends]
     return following
 
@@ -186,7 +186,7 @@ def next_available(log: Transitions) -> Tensor:
 def span(log: Transitions, n: int) -> Tensor:
     """How many rows of its episode an n-step window of each row covers, [N]."""
     position = torch.arange(len(log), device=log.reward.device)
-    ends = torch.where(_ends(log), position, len(log))
+    ends = torch.where(episode_ends(log), position, len(log))
     last = torch.flip(torch.cummin(torch.flip(ends, [0]), 0).values, [0])
     return (last - position + 1).clamp(max=n)
 
@@ -202,7 +202,7 @@ def age(log: Transitions) -> Tensor:
     """How many rows of its episode stand before each row, [N]."""
     position = torch.arange(len(log), device=log.reward.device)
     first = torch.ones(len(log), dtype=torch.bool, device=log.reward.device)
-    first[1:] = _ends(log)[:-1]
+    first[1:] = episode_ends(log)[:-1]
     return position - torch.cummax(torch.where(first, position, 0), 0).values
 
 

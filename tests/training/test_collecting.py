@@ -21,11 +21,11 @@ from surpass.training.run import train
 from surpass.training.streams import open_stream
 
 
-def replaying(source, simulator=None, needs=(), seed=0):
+def replaying(source, simulator=None, needs=(), seed=0, roles=None):
     task = TaskOf(simulator or Counter())
     spaces = Spaces(1, 1, 0, (-2.0,), (6.0,))
     form = replace(sac(hidden=(8,)), source=source)
-    roles = {"task": task}
+    roles = {"task": task, **(roles or {})}
     stream = open_stream(source, roles, spaces, needs)
     engine = Engine(form, stream, spaces, seed=seed, compile=False)
     stream.bind(engine, roles)
@@ -93,6 +93,33 @@ def test_returns_to_go_and_next_actions_of_replay():
     for i, a in zip(rows.index.tolist(), rows.next_action, strict=True):
         last = i in (2, 5, 6)
         assert torch.equal(a, actions[i] if last else actions[i + 1])
+
+
+def test_replay_that_begins_with_a_log_draws_from_both_and_lets_the_oldest_rows_go():
+    log = Transitions(
+        obs=torch.arange(5.0)[:, None], action=torch.full((5, 1), 4.0), reward=torch.ones(5),
+        next_obs=torch.arange(1.0, 6.0)[:, None], terminated=torch.arange(5) == 2,
+        truncated=torch.zeros(5, dtype=torch.bool), episode=torch.tensor([0, 0, 0, 1, 1]),
+        batch_size=[5],
+    )  # fmt: skip
+    source = replay(64, 7, warm=3, begin_with="log", gamma=0.5)
+    needs = ("return_to_go", "next_action")
+    stream = replaying(source, needs=needs, roles={"log": log})
+    t = stream.tables
+    stream.before(0)  # the log has more rows than the 3 to warm up
+    assert stream.rows == 5 and stream.spent == 0
+    assert t["action"][:5, 0].tolist() == [0.5] * 5  # 4 within [-2, 6], in the unit box
+    assert t["return_to_go"][:5].tolist() == [1.75, 1.5, 1.0, 1.5, 1.0]
+    rows = stream.sample(t)
+    last = (rows.index == 4) | (rows.index == 2)  # nothing follows the end of an episode
+    assert torch.equal(rows.next_action[last], rows.action[last])
+    stream.before(3)  # three steps of the environment, into a ring of seven
+    assert stream.spent == 3 and stream.rows == 7
+    assert t["obs"][:, 0].tolist() == [2, 1, 2, 3, 4, 0, 1]
+    with pytest.raises(InputError, match="one environment only; this recipe asks for it with 2"):
+        replaying(replay(4, begin_with="log", envs=2), needs=needs, roles={"log": log})
+    with pytest.raises(InputError, match="handed in as 'logs'"):
+        replaying(replay(4, begin_with="logs"))
 
 
 def test_actions_live_in_the_unit_box_and_reach_the_environment_in_its_bounds():
