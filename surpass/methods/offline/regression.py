@@ -19,22 +19,23 @@ __all__ = ["awac", "crr"]
 
 
 def regression(
-    weight: Any, samples: int, *, gamma: float, lr: float, batch: int, squashed: bool
-) -> Learner:
+    weight: Any, samples: int, pi: Any, *, gamma: float, lr: float, batch: int,
+    actor_lr: float | None = None, hidden: tuple[int, ...] = (256, 256), normalize: bool = True,
+) -> Learner:  # fmt: skip
     """Critics of the policy's own value; the policy clones logged actions by `weight`."""
     return Learner(
         nets={
-            "q": critic(2),
-            "pi": gaussian(squashed=squashed),
+            "q": critic(2, hidden),
+            "pi": pi,
             "q_target": ema("q", 0.005),
         },
         update=(
             train("q", td(expected(samples), gamma), adam(lr)),
-            train("pi", stop(weight) * clone(), adam(lr)),
+            train("pi", stop(weight) * clone(), adam(actor_lr or lr)),
         ),
         act=mean(),
         explore=sampled(),
-        source=log(batch, normalize=True, gamma=gamma),
+        source=log(batch, normalize=normalize, gamma=gamma),
         discrete=False,
     )
 
@@ -45,7 +46,7 @@ def awac(
 ) -> Learner:
     """max E[exp(A(s, a) / lam) log pi(a|s)], A over the policy's own actions."""
     weight = exponential(over_policy(samples), 1.0 / lam, 100.0)
-    return regression(weight, 1, gamma=gamma, lr=lr, batch=batch, squashed=False)
+    return regression(weight, 1, gaussian(squashed=False), gamma=gamma, lr=lr, batch=batch)
 
 
 @system("crr")
@@ -60,4 +61,4 @@ def crr(
     }
     if rule not in rules:
         raise InputError(f"crr has no rule {rule!r}; it has {', '.join(rules)}")
-    return regression(rules[rule], samples, gamma=gamma, lr=lr, batch=batch, squashed=True)
+    return regression(rules[rule], samples, gaussian(), gamma=gamma, lr=lr, batch=batch)
