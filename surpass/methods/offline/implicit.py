@@ -15,17 +15,19 @@ from surpass.policies.deterministic import deterministic
 from surpass.policies.gaussian import actor
 from surpass.registry import system
 
-__all__ = ["iql", "riql"]
+__all__ = ["implicit", "iql", "riql"]
 
 
 def implicit(
     pi: Any, state_loss: Any, action_loss: Any, advantage: Any, *, n: int, temperature: float,
     lr: float, polyak: float, decay: int, source: Any, hidden: tuple[int, ...],
+    norm: bool = False,
 ) -> Learner:  # fmt: skip
-    """V from an expectile of Q, Q from V, the policy by weighted cloning, in that order."""
+    """V from Q of logged actions (an expectile of it), Q from V, the policy by weighted cloning, in
+    that order; `norm` gives V LayerNorm."""
     return Learner(
         nets={
-            "v": value(1, hidden),
+            "v": value(1, hidden, norm),
             "q": critic(n, hidden),
             "pi": pi,
             "q_target": ema("q", polyak),
