@@ -79,8 +79,7 @@ class SquashedGaussian(nn.Module):
         if self.components == 1:
             mean, log_std = mean[:, 0], log_std[:, 0]
             u = mean + log_std.exp() * torch.randn(*lead, *mean.shape, device=mean.device)
-            logp = _normal_logp(u, mean, log_std) - _log_one_minus_tanh_squared(u)
-            return torch.tanh(u), logp.sum(-1)
+            return torch.tanh(u), self.density(u, mean, log_std)
         shape = (*lead, mean.shape[0], self.components)
         gumbel = -torch.log(-torch.log(torch.rand(shape, device=mean.device).clamp(1e-20, 1.0)))
         chosen = (weights + gumbel).argmax(-1)[..., None, None]
@@ -103,6 +102,13 @@ class SquashedGaussian(nn.Module):
     def _logp_of(self, u: Tensor, mean: Tensor, log_std: Tensor, weights: Tensor) -> Tensor:
         per = _normal_logp(u[..., None, :], mean, log_std).sum(-1) + weights
         return torch.logsumexp(per, -1) - _log_one_minus_tanh_squared(u).sum(-1)
+
+    @staticmethod
+    def density(
+        u: Float[Tensor, "... k"], mean: Float[Tensor, "... k"], log_std: Float[Tensor, "... k"]
+    ) -> Float[Tensor, "..."]:
+        """The log-density of tanh(u), u from one Gaussian."""
+        return (_normal_logp(u, mean, log_std) - _log_one_minus_tanh_squared(u)).sum(-1)
 
     def imitation(self, obs: Tensor, action: Tensor) -> Float[Tensor, "B"]:
         """-log pi(a|s)."""
