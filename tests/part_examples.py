@@ -22,6 +22,7 @@ from surpass.critics.transition_rewards import transition_reward
 from surpass.forms import Outlook, Spaces
 from surpass.objectives.advantage import gae
 from surpass.objectives.bellman import sarsa
+from surpass.objectives.dual_values import chi_square
 from surpass.objectives.prompt_choice import Outcomes
 from surpass.objectives.reduce import decided
 from surpass.objectives.rows import Rows
@@ -38,6 +39,7 @@ from surpass.policies.flow import flow
 from surpass.policies.gaussian import gaussian
 from surpass.policies.many_agents import agent_gaussian
 from surpass.policies.stochastic import stochastic
+from surpass.policies.variational import action_vae
 from surpass.training.rollouts import SequenceRows
 
 __all__ = ["Example", "discovered", "example", "kind_of"]
@@ -99,7 +101,7 @@ def _logged_action(nets: Any, rows: Rows) -> Tensor:
 REQUIRED: dict[str, Any] = {
     "backup": sarsa(), "advantage": over_value(), "outer": maximize(), "good": over_value(),
     "target": Part(Definition("logged_action", _logged_action)), "term": "down", "keep": "up",
-    "project": "down", "members": ("pi", "pi_other"), "choose": inverse_gap(),
+    "project": "down", "members": ("pi", "pi_other"), "choose": inverse_gap(), "f": chi_square(),
 }  # fmt: skip
 BY_KIND = {
     "inner": {"Sequences": gae(), "Rows": clone()},
@@ -123,7 +125,7 @@ NETS: dict[str, Any] = {
     "reward": critic(2, (8,)), "anchor": gaussian((8,)), "reference": stochastic((8,)),
     "base": flow((8,)), "latent": critic(1, (8,)), "model": dynamics(3, (8,)),
     "transitions": transition_reward((8,)), "behavior": agent_gaussian(1, (8,)),
-    "domains": domains((8,)),
+    "domains": domains((8,)), "density": action_vae((8,)),
 }  # fmt: skip
 
 
