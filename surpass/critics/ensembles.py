@@ -17,7 +17,7 @@ from surpass.forms import Spaces
 from surpass.parts import part
 from surpass.policies.networks import StackedMLP, remembered
 
-__all__ = ["Critic", "Dual", "Value", "critic", "dual", "value"]
+__all__ = ["Critic", "Dual", "Level", "Value", "critic", "dual", "level", "value"]
 
 
 class _Headed(nn.Module):
@@ -196,6 +196,17 @@ class Dual(nn.Module):
         return self.log_value.exp()
 
 
+class Level(nn.Module):
+    """A number of any sign that a loss trains, such as the average reward."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.number = nn.Parameter(torch.tensor(float(start)))
+
+    def forward(self) -> Float[Tensor, ""]:
+        return self.number * 1.0
+
+
 @part
 def critic(
     spaces: Spaces,
@@ -230,3 +241,9 @@ def value(
 def dual(spaces: Spaces, /, start: float = 1.0) -> nn.Module:
     """A positive scalar that a loss trains, from `start` on."""
     return Dual(start)
+
+
+@part
+def level(spaces: Spaces, /, start: float = 0.0) -> nn.Module:
+    """A number of any sign that a loss trains, from `start` on."""
+    return Level(start)

@@ -22,7 +22,7 @@ __all__ = [
     "group_centered", "group_mean", "group_size", "group_standardized", "imitating",
     "kl_in_reward", "leave_one_out", "ones", "overlong", "recorded", "returns", "share_kept",
     "success_gate",
-    "value_loss", "values", "whitened", "with_columns", "with_signal",
+    "value_loss", "values", "whitened", "with_columns", "with_reward", "with_signal",
 ]  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def overlong(nets: Nets, seq: Sequences, /, longest: int = 16384, cache: int = 4
     assert seq.reward is not None
     excess = (seq.length - (longest - cache)) / max(cache, 1)
     penalty = -excess.clamp(0.0, 1.0)
-    return _with_reward(seq, seq.reward + at_last(seq, penalty))
+    return with_reward(seq, seq.reward + at_last(seq, penalty))
 
 
 @part(needs=("ref_logp",))
@@ -297,7 +297,7 @@ def kl_in_reward(nets: Nets, seq: Sequences, /, beta: float = 0.05) -> Sequences
     apart = torch.where(
         seq.mask > 0, seq.behavior_logp - seq.extras["ref_logp"], torch.zeros_like(seq.reward)
     )
-    return _with_reward(seq, seq.reward - beta * apart)
+    return with_reward(seq, seq.reward - beta * apart)
 
 
 def _regrouped(seq: Sequences, group: Tensor) -> Sequences:
@@ -308,7 +308,8 @@ def _regrouped(seq: Sequences, group: Tensor) -> Sequences:
     return other
 
 
-def _with_reward(seq: Sequences, reward: Tensor) -> Sequences:
+def with_reward(seq: Sequences, reward: Float[Tensor, "B T"]) -> Sequences:
+    """The same sequences, paid otherwise."""
     if hasattr(seq, "filled"):
         return cast(Any, seq).filled(reward=reward)
     shaped = cast(Any, seq).clone(recurse=False)

@@ -17,6 +17,7 @@ from surpass.errors import InputError, atomic, nearest
 from surpass.tasks import language, preference, quest, science_world, tables
 from surpass.tasks.control import Acrobot, CartPole, MountainCar, Pendulum
 from surpass.tasks.hop_search import HopSearch
+from surpass.tasks.linear_quadratic import LinearQuadratic
 from surpass.tasks.maze import MAZES, PointMaze
 from surpass.tasks.motifs import Motifs
 from surpass.tasks.point import PointMass
@@ -119,6 +120,10 @@ class GymTask:
 
 _SIMULATORS: dict[str, tuple[str, Callable[..., Simulator]]] = {
     "pendulum": ("swing a pendulum up and hold it (Pendulum-v1, batched)", Pendulum),
+    "linear-quadratic": (
+        "hold a noisy number near zero, cheaply; the best average reward is known",
+        LinearQuadratic,
+    ),
     "cart-pole": ("keep a pole upright on a cart (CartPole-v1, batched)", CartPole),
     "mountain-car": ("drive a weak car uphill (MountainCarContinuous-v0, batched)", MountainCar),
     "acrobot": ("lift the tip of two links (Acrobot-v1, batched)", Acrobot),
