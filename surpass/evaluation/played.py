@@ -145,9 +145,9 @@ def play(
     """
     if not 0 < level < 1:
         raise InputError(f"--level lies between 0 and 1, not {level}; 0.95 is a 95 % interval")
-    from surpass.tasks.catalog import task as open_task
+    from surpass.tasks.catalog import opened
 
-    task = open_task(env) if isinstance(env, str) else env
+    task = opened(env)
     if not hasattr(task, "make"):
         raise InputError(f"{env} is no environment; give a control task or a Gymnasium id")
     spaces = task.spaces

@@ -63,7 +63,7 @@ def roll_out(
     Args:
         policy: has `act(obs)` in the environment's units, or is a function from observations
             [n, d] to actions.
-        task: an id, or a task with `make`.
+        task: an id, a task with `make`, or a pure simulator.
         episodes: rounded up to a multiple of the copies.
         seed: of the starts.
         copies: environments at once; None chooses.
@@ -73,10 +73,9 @@ def roll_out(
     """
     if episodes < 1:
         raise InputError(f"at least one episode is needed, got episodes={episodes}")
-    if isinstance(task, str):
-        from surpass.tasks.catalog import task as open_task
+    from surpass.tasks.catalog import opened
 
-        task = open_task(task)
+    task = opened(task)
     n = min(episodes, 64) if copies is None else copies
     each = -(-episodes // n)
     env = task.make(n, seed=seed)

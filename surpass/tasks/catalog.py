@@ -31,6 +31,7 @@ __all__ = [
     "GymTask",
     "TabularTask",
     "normalized",
+    "opened",
     "reference_scores",
     "task",
     "tasks",
@@ -184,6 +185,16 @@ def task(name: str, **settings: Any) -> Any:
         return _task(name, settings)
     except TypeError as error:
         raise InputError(f"task {name}: {str(error).split('() ')[-1]}") from error
+
+
+def opened(place: Any) -> Any:
+    """A task from its name or id, or from a bare simulator; what is a task already stays as it
+    is."""
+    if isinstance(place, str):
+        return task(place)
+    if isinstance(place, Simulator) and not hasattr(place, "make"):
+        return ControlTask(type(place).__name__, "a simulator", place)
+    return place
 
 
 def _task(name: str, settings: dict[str, Any]) -> Task:

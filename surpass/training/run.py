@@ -135,7 +135,7 @@ def train(
     Args:
         recipe: a form, such as `surpass.iql()`, or a key, such as "iql".
         data: the log to learn from: `Transitions` for control.
-        task: an environment id or task, for what learns by acting.
+        task: an environment id, task or pure simulator, for what learns by acting.
         steps: updates; environment steps where a recipe learns by acting only; for a form in
             stages, their sum (their own lengths where not given).
         seed: reproduces the run on one machine.
@@ -162,10 +162,10 @@ def train(
 
         rest = {"out": out, "seed": seed, "resume": resume, "say": say, **roles}
         return train_language(form, data, task=task, steps=steps or 100, **rest)
-    if isinstance(given.get("task"), str):
-        from surpass.tasks.catalog import task as open_task
+    if given.get("task") is not None:
+        from surpass.tasks.catalog import opened
 
-        given["task"] = open_task(given["task"])
+        given["task"] = opened(given["task"])
     if hasattr(given.get("task"), "vocabulary"):
         raise InputError(
             f"{given['task'].name} is a task for language models; give one: model=..., or --model "

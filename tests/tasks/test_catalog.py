@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from surpass.errors import InputError
-from surpass.tasks.catalog import normalized, reference_scores, task, tasks, write_reference
+from surpass.evaluation.rollouts import roll_out
+from surpass.tasks.catalog import (
+    normalized,
+    opened,
+    reference_scores,
+    task,
+    tasks,
+    write_reference,
+)
+from surpass.tasks.control import Pendulum
 from surpass.tasks.language import LanguageTask
 from surpass.tasks.point import point_log
 from surpass.tasks.preference import PreferenceBandit, PreferenceGame
@@ -111,3 +120,15 @@ def test_the_stored_references_of_point_are_what_its_controllers_earn():
         assert float(score.mean()) == pytest.approx(
             {"random": 0, "expert": 100}[name], abs=5 * error
         )
+
+
+def test_a_bare_simulator_is_a_task():
+    """Playing it is playing the task that it is of; a task stays what it is."""
+
+    def still(obs):
+        return torch.zeros(len(obs), 1)
+
+    known = task("pendulum")
+    assert opened(known) is known and opened("pendulum").name == "pendulum"
+    bare, named = (roll_out(still, place, 4, seed=3).returns for place in (Pendulum(), known))
+    torch.testing.assert_close(bare, named)
