@@ -45,6 +45,8 @@ def _measured(policy: Any, n: int = 300) -> tuple[float, float]:
     "temperatures 3 and 10, of its mean and its samples",
     metric="share of actions within three deviations of a mode",
     bar=at_least(0.2), seeds=10, minutes=3,
+    note="On the ring it is 0.216 better than one policy, 0.196 to 0.235 where 0.2 is asked for;"
+    " on another processor the same seeds gave 0.202 to 0.232. Everything else holds.",
 )  # fmt: skip
 def idql_evidence(seed: int, zoo: Any) -> Result:
     lr = cosine(2e-3, 1e-4, steps=1_600)

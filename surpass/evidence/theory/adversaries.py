@@ -54,6 +54,10 @@ def slope(found: list[float]) -> float:
     bar=at_most(0.85, times=True), seeds=10, minutes=4.0,
     setting="eight actions in four dimensions, losses of two tables in turn, so that no tracking "
     "helps; 500 to 4,000 episodes.",
+    note="Losses that alternate need no cleverness: all three learners end alike (1.08 times the"
+    " regret of uniform exploration, 0.92 to 1.27; the log barrier 28 more), with powers of"
+    " 0.55 (0.42 to 0.68) and 0.56 (0.35 to 0.77), about the 0.5 of theory. With one-hot "
+    "features nothing is negative, and the reduced estimate is the plain one.",
 )  # fmt: skip
 def adversaries_evidence(seed: int, zoo: Any) -> Result:
     """Also: the powers, and the log barrier."""
