@@ -15,7 +15,7 @@ from torch import Tensor
 
 import surpass
 from surpass.critics.domains import domains
-from surpass.critics.dynamics import dynamics
+from surpass.critics.dynamics import dynamics, inverse_dynamics
 from surpass.critics.ensembles import critic, dual, value
 from surpass.critics.state_values import state_values
 from surpass.critics.transition_rewards import transition_reward
@@ -126,6 +126,7 @@ NETS: dict[str, Any] = {
     "base": flow((8,)), "latent": critic(1, (8,)), "model": dynamics(3, (8,)),
     "transitions": transition_reward((8,)), "behavior": agent_gaussian(1, (8,)),
     "domains": domains((8,)), "density": action_vae((8,)),
+    "inverse": inverse_dynamics((8,)),
 }  # fmt: skip
 
 

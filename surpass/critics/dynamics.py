@@ -15,10 +15,13 @@ from surpass.errors import InputError
 from surpass.forms import Learner, Spaces, adam, log, train
 from surpass.objectives.policy_values import likelihood
 from surpass.parts import Nets, linear, part
+from surpass.policies.discrete import Categorical
+from surpass.policies.gaussian import SquashedGaussian
 from surpass.policies.networks import StackedMLP
 
 __all__ = [
-    "Dynamics", "DynamicsNets", "Residual", "counted_values", "dynamics", "in_model", "residual",
+    "Dynamics", "DynamicsNets", "Residual", "counted_values", "dynamics", "in_model",
+    "inverse_dynamics", "residual",
 ]  # fmt: skip
 
 _LOG_VAR = (-9.0, 2.0)
@@ -103,6 +106,19 @@ def residual(
     """A deterministic model that predicts the change of a state in a box, by tanh layers whose last
     starts `scale` times as large as it would."""
     return Residual(spaces, tuple(hidden), tuple(low), tuple(high), scale)
+
+
+@part
+def inverse_dynamics(
+    spaces: Spaces, /, hidden: tuple[int, ...] = (256, 256),
+    log_std: tuple[float, float] = (-5.0, 2.0),
+) -> nn.Module:  # fmt: skip
+    """I(a|s, s'): a squashed Gaussian, or a softmax where actions are discrete, that reads the
+    state and the one after it, [B, 2 d]."""
+    reads, sizes = 2 * spaces.obs_dim, tuple(hidden)
+    if spaces.discrete:
+        return Categorical(reads, spaces.n_actions, sizes, False)
+    return SquashedGaussian(reads, spaces.action_dim, sizes, False, log_std)
 
 
 class _Rolled:
