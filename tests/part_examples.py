@@ -207,6 +207,7 @@ def _steps() -> Tensors:
     found |= {n: torch.randn(B, T) for n in ("advantage", "loss", "lean", "log_partition")}
     found |= {"entropy": torch.rand(B, T), "collision": -torch.rand(B, T)}
     found |= {n: -torch.rand(B, T) - 1.0 for n in ("mean_logp", "anchor_mean_logp")}
+    found |= {"token_rollout": -torch.rand(B, T)}
     found |= {"accuracy": torch.rand(B, T), "age": 1.0 * torch.randint(0, 3, (B, T))}
     found |= {n: torch.randn(B, T, 2) for n in GAUSSIAN} | {"stride": torch.rand(B, T) + 0.1}
     tables = {n: torch.randn(B, T, A) for n in TABLES}
@@ -218,7 +219,8 @@ def _steps() -> Tensors:
 def _as_steps(t: Tensors, rows: slice = slice(None)) -> Steps:
     turn = torch.where(MASK > 0, torch.arange(T) // 2, -1)
     columns = ("collision", "lean", "log_partition", "entropy", "ref_logp", "mean_logp",
-               "anchor_mean_logp", "accuracy", "age", "stride", *GAUSSIAN, *TABLES)  # fmt: skip
+               "anchor_mean_logp", "accuracy", "age", "stride", "token_rollout", *GAUSSIAN,
+               *TABLES)  # fmt: skip
     extras = {n: t[n][rows] for n in columns}
     named = {n: t[n][rows] for n in (*LOGPS, "log_ratio", "advantage", "loss", "entropy")}
     return Steps(

@@ -163,6 +163,16 @@ def test_needs_are_collected_once():
     assert needs_of(wrapped() + 2.0 * wrapped(rate=1.0)) == ("return_to_go",)
 
 
+@part(needs=lambda window: (f"last_{window}",))
+def windowed(s: Steps, /, window: int = 3) -> Tensor:
+    """Needs a column that depends on its hyperparameter."""
+    return s.logp
+
+
+def test_needs_may_depend_on_hyperparameters():
+    assert needs_of(windowed() + windowed(7) + wrapped()) == ("last_3", "last_7", "return_to_go")
+
+
 def test_a_loss_on_nets_sees_nets_first():
     class Twice:
         def q(self, x: Tensor) -> Tensor:

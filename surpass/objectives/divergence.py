@@ -18,8 +18,9 @@ from surpass.objectives.views import Steps
 from surpass.parts import part
 
 __all__ = [
-    "MOMENTS", "Readout", "collision", "collision_of", "entropy", "entropy_bonus", "entropy_of",
-    "k1", "k2", "k3", "log_partition", "mean_logp", "moments_of", "read_out",
+    "MOMENTS", "Draws", "Readout", "collision", "collision_of", "draws_of", "entropy",
+    "entropy_bonus", "entropy_of", "k1", "k2", "k3", "log_partition", "mean_logp", "moments_of",
+    "read_out",
 ]  # fmt: skip
 
 
@@ -34,6 +35,7 @@ class Readout:
         lse2: log sum_v exp 2 z_v.
         total: sum_v z_v.
         size: how many actions there are.
+        hits, drawn: of actions drawn by `Draws`, the share that are the one taken, and the mean z.
     """
 
     chosen: Tensor
@@ -42,6 +44,8 @@ class Readout:
     mean: Any = None
     lse2: Any = None
     total: Any = None
+    hits: Any = None
+    drawn: Any = None
 
     @property
     def logp(self) -> Tensor:
@@ -52,9 +56,37 @@ class Readout:
 MOMENTS = ("mean", "lse2", "total")
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Actions drawn at each decision, beside the one taken, from softmax(z / temperature).
+
+    Attributes:
+        count: how many, with replacement; 0 stands for the expectation over them.
+    """
+
+    count: int
+    temperature: float = 1.0
+
+    def shares(self, logits: Float[Tensor, "n A"]) -> Float[Tensor, "n A"]:
+        """The share of the draws that falls on each action, without gradient."""
+        p = (logits.detach().float() / self.temperature).softmax(-1)
+        if not self.count:
+            return p
+        drawn = torch.multinomial(p, self.count, replacement=True)
+        return torch.zeros_like(p).scatter_add(-1, drawn, torch.ones_like(p[..., :1]).expand(
+            drawn.shape)) / self.count  # fmt: skip
+
+    def read(self, logits: Float[Tensor, "n A"], action: Tensor) -> tuple[Tensor, Tensor]:
+        """`hits` and `drawn` of a `Readout`, [n]; the gradient of the second reaches the logits."""
+        share = self.shares(logits)
+        seen = torch.where(share > 0, logits, torch.zeros_like(logits))
+        return share.gather(-1, action[..., None])[..., 0], (share * seen).sum(-1)
+
+
 def read_out(
-    logits: Float[Tensor, "*n A"], action: Tensor, moments: tuple[str, ...] = MOMENTS
-) -> Readout:
+    logits: Float[Tensor, "*n A"], action: Tensor, moments: tuple[str, ...] = MOMENTS,
+    draws: Draws | None = None,
+) -> Readout:  # fmt: skip
     """The readout of logits that are held whole, as those of small nets are."""
     lse = logits.logsumexp(-1)
     p = (logits - lse[..., None]).exp()
@@ -66,7 +98,9 @@ def read_out(
         mean=(p * finite).sum(-1) if "mean" in moments else None,
         lse2=(2 * logits).logsumexp(-1) if "lse2" in moments else None,
         total=logits.sum(-1) if "total" in moments else None,
-    )
+        **({} if draws is None else dict(zip(("hits", "drawn"), draws.read(logits, action),
+                                             strict=True))),
+    )  # fmt: skip
 
 
 def entropy(r: Readout) -> Tensor:
@@ -93,13 +127,21 @@ _WANTS: dict[Any, str] = {entropy: "mean", collision: "lse2", mean_logp: "total"
 
 
 def moments_of(needs: tuple[Any, ...]) -> tuple[str, ...]:
-    """Which sums the statistics among `needs` read; all of them for a statistic unknown here."""
+    """Which sums the statistics among `needs` read; all of them for a statistic unknown here that
+    has no `moments`."""
     wanted: set[str] = set()
     for need in needs:
-        if callable(need):
+        if hasattr(need, "moments"):
+            wanted |= set(need.moments)
+        elif callable(need):
             known = _WANTS.get(need)
             wanted |= {known} if known is not None else set(MOMENTS)
     return tuple(m for m in MOMENTS if m in wanted)
+
+
+def draws_of(needs: tuple[Any, ...]) -> Draws | None:
+    """The draws that a statistic among `needs` reads."""
+    return next((need.draws for need in needs if hasattr(need, "draws")), None)
 
 
 @part

@@ -28,8 +28,8 @@ from surpass.parts.schedules import Schedule
 
 __all__ = [
     "PARTS", "Definition", "Evaluate", "Nets", "Node", "Part", "State", "Value", "as_part",
-    "by_source", "children", "describe", "initial_state", "known_module", "part", "rebuild",
-    "run", "stop",
+    "by_source", "children", "describe", "initial_state", "known_module", "own_needs", "part",
+    "rebuild", "run", "stop",
 ]  # fmt: skip
 
 Seen = ParamSpec("Seen")
@@ -37,6 +37,7 @@ Hyper = ParamSpec("Hyper")
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 State = dict[str, Tensor]
+Needs = tuple[Any, ...] | Callable[..., tuple[Any, ...]]
 Value = Any
 
 
@@ -55,7 +56,7 @@ class Definition:
     name: str
     function: Callable[..., Any]
     state: Callable[..., State] | None = None
-    needs: tuple[Any, ...] = ()
+    needs: Needs = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     home: str = ""
 
@@ -193,10 +194,10 @@ def part(
 @overload
 def part(function: Callable[Concatenate[S, Hyper], R], /) -> Callable[Hyper, Part[[S], R]]: ...
 @overload
-def part(*, state: Callable[..., State], needs: tuple[Any, ...] = ()) -> _StatefulDecorator: ...
+def part(*, state: Callable[..., State], needs: Needs = ()) -> _StatefulDecorator: ...
 @overload
-def part(*, needs: tuple[Any, ...]) -> _NeedsDecorator: ...
-def part(function: Any = None, /, *, state: Any = None, needs: tuple[Any, ...] = ()) -> Any:
+def part(*, needs: Needs) -> _NeedsDecorator: ...
+def part(function: Any = None, /, *, state: Any = None, needs: Needs = ()) -> Any:
     """Make a function a part: `clip(low=0.1)` then is a value that can be called, combined,
     printed and stored.
 
@@ -205,7 +206,8 @@ def part(function: Any = None, /, *, state: Any = None, needs: tuple[Any, ...] =
             hyperparameters after it.
         state: gives the first state, a dict of tensors; may take any of the hyperparameters by
             name.
-        needs: statistics (functions) or columns (names) that must be computed before the part runs.
+        needs: statistics (functions) or columns (names) that must be computed before the part runs;
+            or a function of any of the hyperparameters, by name, that gives them.
 
     Raises:
         InputError: when the function has no slash, or its name is taken by another function of the
@@ -216,7 +218,7 @@ def part(function: Any = None, /, *, state: Any = None, needs: tuple[Any, ...] =
     return part_of(function, state=state, needs=needs)
 
 
-def part_of(function: Callable[..., Any], *, state: Any, needs: tuple[Any, ...]) -> Any:
+def part_of(function: Callable[..., Any], *, state: Any, needs: Needs) -> Any:
     signature = inspect.signature(function)
     if not any(p.kind is p.POSITIONAL_ONLY for p in signature.parameters.values()):
         raise InputError(f"part {function.__name__}: put a slash after what it sees")
@@ -443,8 +445,19 @@ def _states(tree: Any, at: Path, slot: bool) -> dict[str, State]:
 def _begin(tree: Part[..., Any]) -> State:
     make = tree.definition.state
     assert make is not None
-    wanted = inspect.signature(make).parameters
-    return make(**{k: v for k, v in tree.hyper.items() if k in wanted})
+    return _of_hyper(make, tree)
+
+
+def _of_hyper(function: Callable[..., Any], tree: Part[..., Any]) -> Any:
+    """A function of those of a part's hyperparameters that it names."""
+    wanted = inspect.signature(function).parameters
+    return function(**{k: v for k, v in tree.hyper.items() if k in wanted})
+
+
+def own_needs(tree: Part[..., Any]) -> tuple[Any, ...]:
+    """What one part needs to be given, with its hyperparameters as they are."""
+    needs = tree.definition.needs
+    return _of_hyper(needs, tree) if callable(needs) else needs
 
 
 # ----------------------------------------------------------------------------------------------

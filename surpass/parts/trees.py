@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from surpass.errors import InputError, nearest
-from surpass.parts.part import Part, children
+from surpass.parts.part import Part, children, own_needs
 from surpass.parts.schedules import Schedule
 
 __all__ = ["leaves", "needs_of", "schedules", "set_at"]
@@ -43,7 +43,7 @@ def needs_of(tree: Any) -> tuple[Any, ...]:
     """What the parts of a tree need to be given (statistics and columns), each once, in order."""
     found: dict[Any, None] = {}
     for _, leaf in leaves(tree):
-        found |= dict.fromkeys(leaf.definition.needs)
+        found |= dict.fromkeys(own_needs(leaf))
     return tuple(found)
 
 

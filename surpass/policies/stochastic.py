@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from surpass.errors import InputError
 from surpass.forms import Spaces
-from surpass.objectives.divergence import entropy, moments_of, read_out
+from surpass.objectives.divergence import draws_of, entropy, moments_of, read_out
 from surpass.objectives.gaussian_decisions import Drawn
 from surpass.parts import part
 from surpass.policies.discrete import Categorical
@@ -127,7 +127,10 @@ def score(
     shape = obs.shape[:2]
     flat, chosen = obs.flatten(0, 1), action.flatten(0, 1)
     if hasattr(policy, "logits"):
-        seen: Any = read_out(policy.logits(flat), chosen.long(), moments_of(tuple(wanted)))
+        asked = tuple(wanted)
+        seen: Any = read_out(
+            policy.logits(flat), chosen.long(), moments_of(asked), draws_of(asked)
+        )
         logp = seen.logp
     elif hasattr(policy, "drawn") and any(need is not entropy for need in wanted):
         seen = policy.drawn(flat, chosen)

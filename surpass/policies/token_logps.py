@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
-from surpass.objectives.divergence import Readout, moments_of, read_out
+from surpass.objectives.divergence import Draws, Readout, draws_of, moments_of, read_out
 from surpass.policies.llama import fits
 from surpass.policies.packed_llama import packed_states
 
@@ -30,6 +31,7 @@ __all__ = [
     "aligned",
     "base_of",
     "decoder_of",
+    "drawn",
     "head_of",
     "packed",
     "readout",
@@ -77,6 +79,31 @@ def readout(
     return Readout(chosen, lse, head.weight.shape[0], *(
         value if flag else None for value, flag in zip((mean, lse2, total), flags, strict=True)
     ))  # fmt: skip
+
+
+def drawn(
+    hidden: Float[Tensor, "N H"], head: Head, action: Int[Tensor, "N"], draws: Draws,
+    block: int | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`Readout.hits` and `.drawn` at N positions, [N].
+
+    Whole rows of logits are needed to draw from, as many at a time as `block` allows; backward
+    computes them again, and draws the same.
+    """
+    block = block or BLOCK.get(hidden.device.type, BLOCK["cpu"])
+    rows = max(1, block // head.weight.shape[0])
+
+    def of(h: Tensor, w: Tensor, b: Tensor | None, a: Tensor) -> tuple[Tensor, Tensor]:
+        return draws.read(_logits(h, w, b, head.scale, head.softcap), a)
+
+    parts: list[Any] = [
+        checkpoint(of, hidden[i : i + rows], head.weight, head.bias, action[i : i + rows],
+                   use_reentrant=False)
+        for i in range(0, len(hidden), rows)
+    ]  # fmt: skip
+    hits, mean = (torch.cat([p[k] for p in parts]) if parts else hidden.new_zeros(0)
+                  for k in (0, 1))  # fmt: skip
+    return hits, mean
 
 
 def _sizes(n: int, vocabulary: int, block: int) -> tuple[int, int]:
@@ -280,10 +307,10 @@ def token_logps(
         scored = torch.cat([scored[:, :1], scored[:, 1:] & same], 1)
     at = scored[:, 1:].nonzero(as_tuple=True)
     action = inner.ids[:, 1:][at]
-    head = head_of(model)
+    head, draws = head_of(model), draws_of(needs)
     if head is None:
         logits = model(input_ids=inner.ids, **_arguments(inner)).logits[:, :-1][at]
-        read = read_out(logits.float() / temperature, action, moments_of(needs))
+        read = read_out(logits.float() / temperature, action, moments_of(needs), draws)
     else:
         if not packed and trains_fused(model):
             states, position = packed_states(model, inner.ids, inner.attention.bool())
@@ -295,6 +322,9 @@ def token_logps(
         bias = None if bias is None else bias.to(rows.dtype)
         head = Head(weight, bias, scale, softcap)
         read = readout(rows, head, action, moments_of(needs), block)
+        if draws is not None:
+            hits, mean = drawn(rows, head, action, draws, block)
+            read = replace(read, hits=hits, drawn=mean)
 
     def spread(value: Tensor) -> Tensor:
         out = value.new_zeros(scored.shape).index_put((at[0], at[1] + 1), value)
