@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 
 from surpass.data.language import collate
 from surpass.data.records import Sequences
 from surpass.errors import InputError
+from surpass.objectives.divergence import entropy, read_out
+from surpass.objectives.uncertainty import Heat
 from surpass.policies.language import LanguagePolicy
 from surpass.policies.llama import FusedLlama, fits
 from surpass.policies.token_logps import base_of
@@ -33,12 +36,16 @@ class Sampling:
         temperature: of the softmax; None takes the policy's, 0 the likeliest token.
         stop: texts that end an answer once they stand in it (the tokenizer must be known).
         eos: the token that ends an answer; None takes the policy's, -1 none.
+        heat: a temperature of each token's own, by its entropy; then answers have the entropies, at
+            the policy's temperature, as a column `entropy`, and `behavior_logp` is that of the
+            distribution that was sampled, with the heat.
     """
 
     new: int = 256
     temperature: float | None = None
     stop: tuple[str, ...] = ()
     eos: int | None = None
+    heat: Heat | None = None
 
 
 class _Cached:
@@ -93,6 +100,9 @@ def generate(
     if sampling.stop and policy.tokenizer is None:
         raise InputError("stop strings need a tokenizer; give tokenizer=...")
     if policy.sampler is not None:
+        if sampling.heat is not None:
+            raise InputError("another engine samples all tokens at one temperature; the recipe's "
+                             "heat needs sampler='own'")  # fmt: skip
         return policy.sampler.answers(policy, prompt, prompt_mask, sampling, group, generator)
     with policy.gathered(), policy.precise():
         return _answered(policy, prompt, prompt_mask, sampling, group, generator)
@@ -114,18 +124,21 @@ def _answered(
         if group > 1:
             state.repeat(group)
             logits = logits.repeat_interleave(group, 0)
-        action, logp, length = _sample(policy, state, logits, width, sampling, generator)
+        drawn = _sample(policy, state, logits, width, sampling, generator)
     finally:
         model.train(training)
+    action, logp, length = drawn[:3]
     used = max(int(length.max()), 1)
     column = torch.arange(used, device=prompt.device)
     mask = (column < length[:, None]).float()
+    seen = None if sampling.heat is None else {"entropy": drawn[3][:, :used] * mask}
     return Sequences(
         action=torch.where(mask > 0, action[:, :used], 0), mask=mask,
         behavior_logp=logp[:, :used] * mask,
         prompt=prompt.repeat_interleave(group, 0),
         prompt_mask=prompt_mask.repeat_interleave(group, 0).float(),
         group=torch.arange(n, device=prompt.device).repeat_interleave(group),
+        extras=None if seen is None else TensorDict(seen, batch_size=[n * group]),
         batch_size=[n * group],  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
 
@@ -133,20 +146,25 @@ def _answered(
 def _sample(
     policy: LanguagePolicy, state: Any, logits: Tensor, width: int, sampling: Sampling,
     generator: torch.Generator | None, whole: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Tokens and log-probs [B, new], and the length of each answer, its end token included;
-    `whole` keeps ended rows in the cache."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Tokens and log-probs [B, new], the length of each answer, its end token included, and, where
+    there is heat, entropies [B, new]; `whole` keeps ended rows in the cache."""
     b, device = len(logits), logits.device
     temperature = policy.temperature if sampling.temperature is None else sampling.temperature
     eos = policy.eos if sampling.eos is None else sampling.eos
     action = torch.zeros(b, sampling.new, dtype=torch.long, device=device)
-    logp = torch.zeros(b, sampling.new, device=device)
+    logp, entropies = (torch.zeros(b, sampling.new, device=device) for _ in range(2))
     length = torch.full((b,), sampling.new, device=device)
     rows = torch.arange(b, device=device)  # of the answers that go on
     going = torch.ones(b, dtype=torch.bool, device=device)
     stops = _Stops(policy.tokenizer, sampling.stop) if sampling.stop else None
     for t in range(sampling.new):
-        token, chosen = _draw(logits.float(), temperature, generator)
+        warmth: Any = temperature
+        if sampling.heat is not None and temperature > 0:
+            unsure = _entropy(logits.float() / temperature)
+            entropies[rows, t] = unsure
+            warmth = temperature * sampling.heat.factor(unsure)[:, None]
+        token, chosen = _draw(logits.float(), warmth, generator)
         action[rows, t], logp[rows, t] = token, chosen
         over = torch.zeros_like(going) if eos is None or eos < 0 else token == eos
         if stops is not None:
@@ -161,12 +179,19 @@ def _sample(
             state.keep(keep)
             rows, token, going = rows[keep], token[keep], going[keep]
         logits = state.feed(token[:, None], width + t)
-    return action, logp, length
+    return action, logp, length, entropies
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    return entropy(read_out(logits, torch.zeros_like(logits[:, 0], dtype=torch.long), ("mean",)))
 
 
 def _draw(
-    logits: Tensor, temperature: float, generator: torch.Generator | None
+    logits: Tensor, temperature: float | Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
+    """A token and its log-prob, at one temperature or at one of each row's own, [n, 1]."""
+    if isinstance(temperature, Tensor):
+        logits, temperature = logits / temperature, 1.0
     if temperature <= 0:
         token = logits.argmax(-1)
         return token, torch.zeros_like(logits[:, 0])
@@ -326,7 +351,7 @@ class _Listening:
                 self.state.moved(padding, width + self.sampling.new)
             last = [[0] * (new - len(t)) + t[-new:] for t in texts]
             logits = self.state.feed(torch.tensor(last, device=device), width - new)
-            action, logp, length = _sample(
+            action, logp, length, _ = _sample(
                 self.policy, self.state, logits, width, self.sampling, self.generator, whole=True
             )
         self.rows = rows

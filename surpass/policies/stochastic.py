@@ -128,9 +128,7 @@ def score(
     flat, chosen = obs.flatten(0, 1), action.flatten(0, 1)
     if hasattr(policy, "logits"):
         asked = tuple(wanted)
-        seen: Any = read_out(
-            policy.logits(flat), chosen.long(), moments_of(asked), draws_of(asked)
-        )
+        seen: Any = read_out(policy.logits(flat), chosen.long(), moments_of(asked), draws_of(asked))
         logp = seen.logp
     elif hasattr(policy, "drawn") and any(need is not entropy for need in wanted):
         seen = policy.drawn(flat, chosen)

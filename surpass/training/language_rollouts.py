@@ -16,6 +16,7 @@ from surpass.data.records import Pairs, Sequences
 from surpass.errors import InputError
 from surpass.forms import Source
 from surpass.objectives.advantage import at_last, group_mean, with_columns
+from surpass.objectives.uncertainty import Heat
 from surpass.policies.generation import Sampling, converse, generate
 from surpass.policies.language import LanguagePolicy
 from surpass.policies.sharding import agreed, rank, world
@@ -201,6 +202,8 @@ class RolloutStream:
             prompt; `refill` is how many batches may be drawn to fill one with groups that `select`
             keeps; `replay` the share of groups of the last `oldest` batches (`language_replay`);
             `choose` a chooser of prompts (`objectives.prompt_choice`) from a `pool` of so many;
+            `heat` how warm tokens are sampled after a batch of such entropies
+            (`objectives.uncertainty`);
             `turns` how many times the model speaks, with what `reply` answers between.
         pairs: give the best and the worst of each group as pairs.
         select: the form's selection, for `refill`.
@@ -236,7 +239,10 @@ class RolloutStream:
             )
         if pairs and self.group < 2:
             raise InputError("pairs are made of groups; give group=2 or more")
-        self.sampling = Sampling(new=int(options.get("horizon", 256)), stop=stop)
+        self.warmed = options.get("heat")
+        heat = None if self.warmed is None else Heat()
+        self.sampling = Sampling(new=int(options.get("horizon", 256)), stop=stop, heat=heat)
+        self.entropies: list[Tensor] = []
         self.generator = torch.Generator(device=policy.device).manual_seed(seed + 1 + 7919 * rank())
         share = float(options.get("replay", 0.0))
         self.replay = None if not share else Replay(
@@ -248,6 +254,8 @@ class RolloutStream:
                 "answers in several turns need reply=..., what answers the model, or a task that "
                 "takes turns"
             )
+        if int(options.get("turns", 1)) > 1 and heat is not None:
+            raise InputError("heat=... is for answers in one turn")
         self.drawn = self.spent = 0
         self.samples: list[dict[str, Any]] = []
 
@@ -255,6 +263,7 @@ class RolloutStream:
     def exact(self) -> bool:
         """Whether log-probs at sampling are those of training: in full precision they are."""
         plain = self.policy.sampler is None and self.policy.precision is None
+        plain = plain and self.warmed is None
         return plain and next(self.policy.model.parameters()).dtype == torch.float32
 
     def next(self) -> Batch:
@@ -264,6 +273,9 @@ class RolloutStream:
         fresh, notes = self._fill()
         for part in self.source.options.get("then", ()):
             fresh = part(fresh)
+        if self.warmed is not None:
+            heat = self.warmed(torch.cat(self.entropies))
+            self.sampling, self.entropies = replace(self.sampling, heat=heat), []
         seq = fresh.sequences
         self._keep_samples(seq, fresh.rows)
         if self.pairs:
@@ -320,6 +332,7 @@ class RolloutStream:
             self.policy, seq.prompt[at], seq.prompt_mask[at], self.sampling,
             generator=self.generator,
         )  # fmt: skip
+        self._cooled(out)
         theirs = [rows[i] for i in at] if rows else []
         score, _ = self.prompts.judge(out, theirs)
         out.reward, out.group = at_last(out, score), seq.group[at]
@@ -328,7 +341,7 @@ class RolloutStream:
 
     def _once(self, groups: int) -> tuple[Sequences, list[int], dict[str, float]]:
         asked: Asked = self.prompts.draw(groups).share()
-        seq = self._answers(asked)
+        seq = self._cooled(self._answers(asked))
         rows = [r for r in asked.rows for _ in range(self.group)]
         score, failed = self.prompts.judge(seq, rows)
         seq.reward = at_last(seq, score)
@@ -373,6 +386,14 @@ class RolloutStream:
         )
         return seq
 
+    def _cooled(self, seq: Sequences) -> Sequences:
+        """The same answers, whose entropies are kept here for the next batch's heat."""
+        if self.warmed is not None:
+            assert seq.extras is not None
+            self.entropies.append(seq.extras["entropy"][seq.mask > 0])
+            seq.extras = None
+        return seq
+
     def _right_answers(self, seq: Sequences, rows: list[int]) -> list[Answer]:
         return self.prompts.answers(seq, rows, self.source.options.get("answer", ("", "")))
 
@@ -402,6 +423,7 @@ class RolloutStream:
             "drawn": self.drawn, "spent": self.spent, "prompts": self.prompts.state_dict(),
             "generator": self.generator.get_state().tolist(),
             **({} if self.replay is None else {"replay": self.replay.state_dict()}),
+            **({} if self.sampling.heat is None else {"heat": list(self.sampling.heat)}),
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -410,6 +432,8 @@ class RolloutStream:
         self.prompts.load_state_dict(state["prompts"])
         if self.replay is not None:
             self.replay.load_state_dict(state["replay"])
+        if self.sampling.heat is not None:
+            self.sampling = replace(self.sampling, heat=Heat(*state["heat"]))
         self.generator.set_state(torch.tensor(state["generator"], dtype=torch.uint8))
 
 

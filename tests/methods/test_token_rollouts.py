@@ -112,7 +112,6 @@ def test_draws_are_those_of_the_expectation_on_average():
 
 def test_small_nets_draw_too():
 
-
     torch.manual_seed(0)
     policy = stochastic()(Spaces(3, n_actions=4))
     obs, action = torch.randn(2, 5, 3), torch.randint(4, (2, 5))
