@@ -49,11 +49,17 @@ def certain(s: Steps, /) -> Float[Tensor, "B T"]:
 
 
 @part
-def shaped(s: Steps, /, gamma: float = 0.1) -> Float[Tensor, "B T"]:
-    """log of (p + gamma)^2 / gamma: the weight of grad log pi, gamma p / (p + gamma)^2, is largest
-    at p = gamma; LUFFY's, "Learning to Reason under Off-Policy Guidance" (2025)."""
-    p = s.logp.detach().exp()
-    return 2 * (p + gamma).log() - math.log(gamma)
+def shaped(s: Steps, /, gamma: float = 0.1, to_behavior: bool = False) -> Float[Tensor, "B T"]:
+    """log of (p + gamma)^2 / gamma: the weight of grad log pi, gamma p / (p + gamma)^2, is that of
+    the ratio p / (p + gamma), largest at p = gamma; LUFFY's, "Learning to Reason under Off-Policy
+    Guidance" (2025). With `to_behavior` p is not the probability but its ratio to that under which
+    the decision was drawn."""
+    behavior = torch.zeros_like(s.logp)
+    if to_behavior:
+        assert s.behavior_logp is not None
+        behavior = kept(s.behavior_logp, s.mask)
+    p = (s.logp.detach() - behavior).exp()
+    return behavior + 2 * (p + gamma).log() - math.log(gamma)
 
 
 @part

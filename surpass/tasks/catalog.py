@@ -24,6 +24,7 @@ from surpass.tasks.point import PointMass
 from surpass.tasks.protocol import Batched, Simulator, Spaces, Task, VectorEnv
 from surpass.tasks.proxy import Proxied
 from surpass.tasks.tabular import TabularMDP, Values
+from surpass.tasks.unnamed import UnnamedStrings
 from surpass.tasks.worlds import GRIDS, grid_world
 
 __all__ = [
@@ -150,6 +151,7 @@ _LANGUAGE: dict[str, Callable[..., Any]] = {
     "modsum-lm": language.ModSum,
     "countdown-lite": language.Countdown,
     "digit-strings": language.DigitStrings,
+    "unnamed-strings": UnnamedStrings,
     "hop-search": HopSearch,
     "sumtriple-table": tables.sumtriple_table,
     "lock-table": tables.lock_table,

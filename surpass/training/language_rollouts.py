@@ -178,20 +178,23 @@ class Fresh:
 
     Attributes:
         sequences: the answers, in groups.
-        expert: gives expert traces for the rows of `sequences`, one for each, [B].
+        expert: gives expert traces for the rows of `sequences`, one for each, [B]; its
+            `examples(n)` are n solved examples of any prompts.
         judge: the reward of further sequences.
         policy: that answers.
         more: from places of rows of `sequences`, and how many further answers each one's prompt
-            gets, to those answers, judged, and their rows.
+            gets, to those answers, judged, and their rows; `shown` is what stands before the prompt
+            of each answer when it is drawn, and is stripped from it then: its `behavior_logp` are
+            those given what was shown.
     """
 
     sequences: Sequences
     sources: tuple[str, ...]
     rows: list[int]
-    expert: Callable[[Sequences, list[int]], Sequences] | None
+    expert: Any
     judge: Judge
     policy: LanguagePolicy
-    more: Callable[[list[int], list[int]], tuple[Sequences, list[int]]]
+    more: Callable[..., tuple[Sequences, list[int]]]
 
 
 class RolloutStream:
@@ -316,22 +319,26 @@ class RolloutStream:
             self.replay.keep(whole, rows)
             whole, rows = _with_old(whole, rows, old)
 
-        def more(places: list[int], counts: list[int]) -> tuple[Sequences, list[int]]:
-            return self._more(whole, rows, places, counts)
+        def more(
+            places: list[int], counts: list[int], shown: list[list[int]] | None = None
+        ) -> tuple[Sequences, list[int]]:
+            return self._more(whole, rows, places, counts, shown)
 
-        traces = self._expert_traces()
-        return Fresh(whole, ("own",), rows, traces, self.prompts.judge, self.policy, more), notes
+        return (
+            Fresh(whole, ("own",), rows, self.expert, self.prompts.judge, self.policy, more), notes
+        )  # fmt: skip
 
     def _more(
-        self, seq: Sequences, rows: list[int], places: list[int], counts: list[int]
-    ) -> tuple[Sequences, list[int]]:
+        self, seq: Sequences, rows: list[int], places: list[int], counts: list[int],
+        shown: list[list[int]] | None = None,
+    ) -> tuple[Sequences, list[int]]:  # fmt: skip
         """Further answers to the prompts of some rows, in the groups of these."""
         assert seq.prompt is not None and seq.prompt_mask is not None and seq.group is not None
         at = [i for i, n in zip(places, counts, strict=True) for _ in range(n)]
-        out = generate(
-            self.policy, seq.prompt[at], seq.prompt_mask[at], self.sampling,
-            generator=self.generator,
-        )  # fmt: skip
+        plain = seq.prompt[at], seq.prompt_mask[at]
+        prompt, mask = plain if shown is None else _behind(shown, *plain)
+        out = generate(self.policy, prompt, mask, self.sampling, generator=self.generator)
+        out.prompt, out.prompt_mask = plain
         self._cooled(out)
         theirs = [rows[i] for i in at] if rows else []
         score, _ = self.prompts.judge(out, theirs)
@@ -397,15 +404,6 @@ class RolloutStream:
     def _right_answers(self, seq: Sequences, rows: list[int]) -> list[Answer]:
         return self.prompts.answers(seq, rows, self.source.options.get("answer", ("", "")))
 
-    def _expert_traces(self) -> Any:
-        if self.expert is None:
-            return None
-
-        def traces(seq: Sequences, rows: list[int]) -> Sequences:
-            return self.expert(seq, rows)
-
-        return traces
-
     def _keep_samples(self, seq: Sequences, rows: list[int], most: int = 3) -> None:
         self.samples = []
         for i in range(0, len(seq), max(len(seq) // most, 1)):
@@ -424,6 +422,7 @@ class RolloutStream:
             "generator": self.generator.get_state().tolist(),
             **({} if self.replay is None else {"replay": self.replay.state_dict()}),
             **({} if self.sampling.heat is None else {"heat": list(self.sampling.heat)}),
+            **({"expert": self.expert.state_dict()} if hasattr(self.expert, "state_dict") else {}),
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -434,6 +433,8 @@ class RolloutStream:
             self.replay.load_state_dict(state["replay"])
         if self.sampling.heat is not None:
             self.sampling = replace(self.sampling, heat=Heat(*state["heat"]))
+        if hasattr(self.expert, "state_dict"):
+            self.expert.load_state_dict(state["expert"])
         self.generator.set_state(torch.tensor(state["generator"], dtype=torch.uint8))
 
 
@@ -485,12 +486,20 @@ def best_and_worst(seq: Sequences) -> Pairs:
     )  # fmt: skip
 
 
-def with_expert(fresh: Fresh, traces: Sequences) -> Fresh:
-    """A batch and expert traces of its groups as one, numbered as the source "expert"."""
+def _behind(shown: list[list[int]], prompt: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Prompts [n, P] behind what is shown to each, padded on the left."""
+    own = [ids[m > 0].tolist() for ids, m in zip(prompt, mask, strict=True)]
+    seq = collate([s + p for s, p in zip(shown, own, strict=True)], [[0]] * len(own))
+    assert seq.prompt is not None and seq.prompt_mask is not None
+    return seq.prompt.to(prompt.device), seq.prompt_mask.to(prompt.device)
+
+
+def with_expert(fresh: Fresh, traces: Sequences, name: str = "expert") -> Fresh:
+    """A batch and traces of its groups as one, numbered as the source `name`."""
     own = fresh.sequences
     for seq, number in ((own, 0), (traces, 1)):
         seq.source = torch.full((len(seq),), number, device=seq.mask.device)
     return replace(
-        fresh, sequences=joined(own, traces), sources=("own", "expert"),
+        fresh, sequences=joined(own, traces), sources=("own", name),
         rows=fresh.rows + [-1] * len(traces),
     )  # fmt: skip

@@ -17,13 +17,13 @@ import torch
 from surpass.critics.language_rewards import LearnedReward
 from surpass.critics.verifiers import open_reward
 from surpass.data.language import LanguageLog, open_language
-from surpass.data.records import Sequences
 from surpass.errors import InputError
 from surpass.forms import Pairwise, PolicyGradient, Scored, Source
 from surpass.parts import needs_of
 from surpass.policies.language import LanguagePolicy, chosen_precision, load_model
 from surpass.policies.outside_sampling import open_sampler
 from surpass.policies.sharding import average, join, rank
+from surpass.training.experts import LoggedTraces, TaskTraces
 from surpass.training.language_rollouts import LogPrompts, RolloutStream, TaskPrompts
 from surpass.training.language_streams import RowStream
 from surpass.training.module_checkpoint import load_checkpoint, save_checkpoint
@@ -66,7 +66,8 @@ def train_language(
         long: what happens to rows longer than the context: "drop", "truncate" or "error".
         stop: texts that end a sampled answer.
         reference: another model than the starting one, where the recipe has a reference.
-        expert: traces for recipes that learn from them (rows, a file, or the task's own: "task").
+        expert: traces for recipes that learn from them, or solved examples for those that show some
+            (rows, a file, or the task's own: "task").
         reply: a tool or environment that answers the model, for sources with several turns.
         packing: put several sequences into a row, where lengths differ much.
         precision: "fp32", "bf16" (weights stay as they are, products are in bfloat16), or "auto":
@@ -221,29 +222,9 @@ def _expert(expert: Any, policy: LanguagePolicy, task: Any, seed: int) -> Any:
     if expert is None:
         return None
     if expert == "task":
-        generator = torch.Generator().manual_seed(seed + 2)
-
-        def traces(seq: Sequences, rows: list[int]) -> Sequences:
-            prompts = task.prompts(1)._replace(
-                tokens=seq.prompt.cpu(), mask=seq.prompt_mask.cpu(),  # type: ignore[union-attr]
-                kind=(seq.prompt.cpu() < 10).sum(-1),  # type: ignore[union-attr]
-            )  # fmt: skip
-            return task.traces(prompts, generator).to(policy.device)
-
-        return traces
-    log = _log(expert, policy, "demonstrations", "drop", None)
-    known = {p: i for i, p in enumerate(log.prompts)}
-
-    def logged(seq: Sequences, rows: list[int]) -> Sequences:
-        found = []
-        for ids, mask in zip(seq.prompt, seq.prompt_mask, strict=True):  # type: ignore[arg-type]
-            key = tuple(ids[mask > 0].tolist())
-            if key not in known:
-                raise InputError("expert has no trace for one of the prompts; give one for each")
-            found.append(known[key])
-        return log.sequences(found).to(policy.device)
-
-    return logged
+        return TaskTraces(task, seed + 2, policy.device)
+    return LoggedTraces(_log(expert, policy, "demonstrations", "drop", None), seed + 2,
+                        policy.device)  # fmt: skip
 
 
 class _Journal:

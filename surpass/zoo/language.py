@@ -29,6 +29,7 @@ from surpass.tasks.language import (
     Vocabulary,
 )
 from surpass.tasks.tables import TableTask, lock_table, sumtriple_table
+from surpass.tasks.unnamed import ShownOrGuessed, UnnamedStrings
 from surpass.zoo.shelf import Zoo, item, items
 
 __all__ = ["LanguageBed", "TableBed", "accuracy", "conversations", "named_model", "prompt_rows",
@@ -185,6 +186,7 @@ TASKS: dict[str, Any] = {
     "digit-strings": DigitStrings("CR", (3, 5)),
     "hop-search": HopSearch(),
     "countdown-lite": Countdown(),
+    "unnamed-strings": UnnamedStrings(),
 }
 
 
@@ -286,6 +288,18 @@ def strings_uneven(folder: Path, zoo: Zoo) -> dict[str, Any]:
          batch=128)  # fmt: skip
     sloppy = LanguageBed(_SloppyReverse("CR", (3, 5)), bed.policy, bed.accuracy)
     return _sloppy(folder, sloppy, "digit-strings", 0.3, 0.6)
+
+
+@item("strings-shown", line="copies or reverses digits as a solved example shows, else it copies",
+      load=_load, minutes=1.5)  # fmt: skip
+def strings_shown(folder: Path, zoo: Zoo) -> dict[str, Any]:
+    """Trained on prompts behind a solved example and on bare ones, of which one in a hundred is to
+    be reversed, until shown prompts are answered as shown; `accuracy` is that of bare ones."""
+    policy = LanguagePolicy(tiny_llama(ShownOrGuessed(), layers=3))
+    made = warm(policy, ShownOrGuessed(), error=0.0, steps=3000, until=0.97)
+    made["shown"], made["accuracy"] = made["accuracy"], accuracy(policy, UnnamedStrings(), each=8)
+    policy.tokenizer = toy_tokenizer(UnnamedStrings().vocabulary)
+    return _write(folder, "unnamed-strings", policy, {"seed": 0, **made})
 
 
 @item("hop-clean", line="hop-search, a Llama of 0.1 M weights that can do it", load=_load,

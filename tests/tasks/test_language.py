@@ -15,6 +15,7 @@ from surpass.tasks.language import (
     as_sequences,
 )
 from surpass.tasks.tables import lock_table, random_tree, sumtriple_table
+from surpass.tasks.unnamed import ShownOrGuessed, UnnamedStrings
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -233,3 +234,42 @@ def test_letters_come_as_often_as_their_weights_say():
     assert share[0] == 0 and abs(float(share[1]) - 0.25) < 0.03
     with pytest.raises(InputError, match="3 kinds, but 2 weights"):
         DigitStrings("CRS", weights=(0.5, 0.5))
+
+
+def test_unnamed_strings_do_not_say_what_to_do():
+    task = UnnamedStrings(asked="R")
+    asked = task.prompts(50, torch.Generator().manual_seed(0))
+    words = [task.vocabulary.decode(p) for p in asked.tokens]
+    assert all(w[0] == "A" and len(w) == 6 for w in words)
+    right = [task.vocabulary.decode(a) for a in task.answer(asked.tokens)]
+    assert right == [w[1:5][::-1] for w in words]
+    seq = task.traces(asked)
+    assert (seq.total == 1).all()
+    copied = UnnamedStrings(asked="C").traces(asked)
+    same = torch.tensor([w[1:5] == w[1:5][::-1] for w in words])
+    assert torch.equal(task.verify(asked.tokens, copied.action, copied.mask) == 1, same)
+    with pytest.raises(InputError, match="asked='S'"):
+        UnnamedStrings(asked="S")
+
+
+def test_an_example_shows_the_operation():
+    task = ShownOrGuessed(rare=0.0, shown=0.5)
+    asked = task.prompts(400, torch.Generator().manual_seed(0))
+    seq = task.traces(asked, None)
+    shown = asked.mask[:, 0] > 0
+    assert 0.4 < float(shown.float().mean()) < 0.6
+    assert (asked.kind[~shown] == 0).all()  # bare prompts are to be copied here
+    assert 0.4 < float(asked.kind[shown].float().mean()) < 0.6
+    assert (seq.total == 1).all()
+    other = task.traces(asked._replace(kind=1 - asked.kind))
+    wrong = torch.tensor([w[1:5] != w[1:5][::-1] for w in texts(task, asked.tokens[:, -7:])])
+    told_apart = torch.tensor([w[1:5] != w[1:5][::-1] for w in texts(task, asked.tokens[:, :7])])
+    assert not other.total[shown & wrong & told_apart].any() and other.total[~shown].all()
+    for i in shown.nonzero()[:40, 0].tolist():
+        text = "".join(task.vocabulary.words[t] for t in asked.tokens[i])
+        first, rest = text.split("EOS")
+        given, told = first.removeprefix("BOSA").split("=")
+        query = rest.removeprefix("BOSA").removesuffix("=")
+        answer = task.vocabulary.decode(seq.action[i])
+        operation = (lambda s: s[::-1]) if int(asked.kind[i]) else (lambda s: s)
+        assert told == operation(given) and answer == operation(query)

@@ -62,10 +62,11 @@ def solved(policy: Any, task: Any, each: int = 2) -> float:
 
 def curve(
     form: Any, zoo: Any, seed: int, steps: int, every: int = 5, task: Any = None,
-    judged: Any = None, bed: str = "modsum-reference",
+    judged: Any = None, bed: str = "modsum-reference", **more: Any,
 ) -> Curve:  # fmt: skip
     """Train a copy of a model (the sloppy one of MODSUM-LM by default) on a task (by default its
-    own) and evaluate it on `judged` (by default the same) every so many batches."""
+    own) and evaluate it on `judged` (by default the same) every so many batches; `more` is for
+    `train_language`."""
     start = zoo(bed)
     policy, made = copy.deepcopy(start.policy), Curve()
     where = task or start.task
@@ -78,6 +79,6 @@ def curve(
             made.solved.append(solved(now, judged or where))
             now.model.train()
 
-    train_language(form, model=policy, task=where, steps=steps, seed=seed, callback=noted)
+    train_language(form, model=policy, task=where, steps=steps, seed=seed, callback=noted, **more)
     made.policy = policy
     return made
