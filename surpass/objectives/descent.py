@@ -2,7 +2,9 @@
 
 A rule stands in a step, `train("v", loss, gradient=orthogonal("forward", "backward"))`, and sees a
 `Descent`: `.terms`, `.parameters`, `.grad(*terms)` and `.at(parameters)`. All parameters of the
-step count as one long vector. Without a rule the gradient is that of the sum of all terms.
+step count as one long vector. Without a rule the gradient is that of the sum of all terms. A rule
+with a tensor `rate` in its state has the optimizer's step multiplied by it: Adam takes no notice of
+the size of a gradient.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ __all__ = [
     "decoder_of",
     "drawn",
     "head_of",
+    "head_squares",
     "packed",
     "readout",
     "token_logps",
@@ -312,11 +313,7 @@ def token_logps(
         logits = model(input_ids=inner.ids, **_arguments(inner)).logits[:, :-1][at]
         read = read_out(logits.float() / temperature, action, moments_of(needs), draws)
     else:
-        if not packed and trains_fused(model):
-            states, position = packed_states(model, inner.ids, inner.attention.bool())
-            rows = states[position[:, :-1][at]]
-        else:
-            rows = trunk(model, inner)[:, :-1][at]
+        rows = _states(model, inner, at)
         scale, softcap = head.scale / temperature, head.softcap / temperature
         weight, bias = head.weight.to(rows.dtype), head.bias  # bfloat16 within autocast
         bias = None if bias is None else bias.to(rows.dtype)
@@ -332,6 +329,54 @@ def token_logps(
 
     statistics = {need.__name__: spread(need(read)) for need in needs}
     return TokenStats(spread(read.logp), statistics)
+
+
+def _states(model: nn.Module, inner: Tokens, at: tuple[Tensor, ...]) -> Float[Tensor, "N H"]:
+    """What the head sees of left-aligned or packed rows, at places of all tokens but the last."""
+    if inner.segment is None and trains_fused(model):
+        states, position = packed_states(model, inner.ids, inner.attention.bool())
+        return states[position[:, :-1][at]]
+    return trunk(model, inner)[:, :-1][at]
+
+
+@torch.no_grad()
+def head_squares(
+    model: nn.Module, batch: Tokens, temperature: float = 1.0, block: int | None = None
+) -> Float[Tensor, "B"] | None:
+    """|G_i|^2 of each row, G_i the gradient of the log-prob of its scored tokens with respect to
+    the head's matrix: sum over s, t of (v_s . v_t) (h_s . h_t), v = one-hot of the token less the
+    probabilities, h the hidden state. None where the head is no linear layer.
+
+    Of probabilities, as many are held at a time as `block` allows.
+    """
+    head = head_of(model)
+    if head is None or head.softcap:
+        return None
+    block = block or BLOCK.get(batch.ids.device.type, BLOCK["cpu"])
+    inner, _ = aligned(batch)
+    scored = inner.scored.bool()
+    scored = torch.cat([torch.zeros_like(scored[:, :1]), scored[:, 1:]], 1)
+    at = scored[:, 1:].nonzero(as_tuple=True)
+    action, hidden = inner.ids[:, 1:][at], _states(model, inner, at)
+    scale = head.scale / temperature
+    weight, bias = head.weight.to(hidden.dtype), head.bias
+    bias = None if bias is None else bias.to(hidden.dtype)
+    lse = readout(hidden, Head(weight, bias, scale), action, (), block).lse
+    out = torch.zeros(len(batch.ids), device=hidden.device)
+    for i, rows in enumerate(torch.arange(len(action), device=hidden.device).split(
+            scored.sum(-1).tolist())):  # fmt: skip
+        h, a = hidden[rows].float(), action[rows]
+        alike = torch.zeros(len(rows), len(rows), device=h.device)
+        columns = max(1, block // max(len(rows), 1))
+        for first in range(0, len(weight), columns):
+            piece = weight[first : first + columns]
+            shift = None if bias is None else bias[first : first + columns]
+            v = -(_logits(hidden[rows], piece, shift, scale, 0.0) - lse[rows, None]).exp()
+            here = (a >= first) & (a < first + columns)
+            v[here, a[here] - first] += 1
+            alike += v @ v.t()
+        out[i] = scale**2 * (alike * (h @ h.t())).sum()
+    return out
 
 
 def packed(tokens: Tokens) -> tuple[Tokens, Tensor]:

@@ -289,9 +289,10 @@ class Engine:
         moments = Moments(
             {n: m for n, (m, _) in names.items()}, {n: v for n, (_, v) in names.items()}
         )
-        new, moments = adam_update(
-            step.optimizer, trained, gradients, moments, numbers[f"adam.{i}.{r}"]
-        )
+        rates = numbers[f"adam.{i}.{r}"]
+        if (rate := after.get(f"update.{i}.gradient", {}).get("rate")) is not None:
+            rates = (rate * rates[0], rate * rates[1], rates[2])
+        new, moments = adam_update(step.optimizer, trained, gradients, moments, rates)
         for name in trained:
             state[f"net.{name}"] = new[name]
             state[f"adam.{key}.m.{name}"] = moments.first[name]

@@ -68,8 +68,9 @@ class Optimization:
             weight_decay=adam.weight_decay, fused=world() == 1,
         )  # fmt: skip
 
-    def step(self, number: int) -> float:
-        """One update; gives the norm of the gradient before clipping.
+    def step(self, number: int, rate: float = 1.0) -> float:
+        """One update, `rate` times the learning rate; gives the norm of the gradient before
+        clipping.
 
         Raises:
             FloatingPointError: when the gradient is not finite; nothing has been changed then.
@@ -81,7 +82,7 @@ class Optimization:
         norm = float(whole_of(size))
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient is {norm}")
-        self.optimizer.param_groups[0]["lr"] = _now(self.adam.lr, number)
+        self.optimizer.param_groups[0]["lr"] = rate * _now(self.adam.lr, number)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
@@ -220,10 +221,12 @@ class ModuleTrainer:
         if not math.isfinite(value):
             self.main.optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError(f"the loss is {value}")
-        norm = self.main.step(self.step)
+        rate = self.running.state.get("gradient", {}).get("rate")  # of a rule that has one
+        notes = {} if rate is None else {"rate": float(rate)}
+        norm = self.main.step(self.step, **notes)
         for each in self.twins.values():
             each.moved(self.step)
-        return {"loss": value, "grad_norm": norm}
+        return {"loss": value, "grad_norm": norm, **notes}
 
     def _reference(self, seq: Sequences, batch: Any, sides: tuple[str, ...]) -> Tensor | None:
         """Log-probs of the reference for rows of a log, or by its model."""

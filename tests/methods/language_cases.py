@@ -66,7 +66,7 @@ def gradient(trainer, updates=1):
         trainer.update()
     found = {}
 
-    def keep(step):
+    def keep(step, **_):
         found.update({n: p.grad.clone() for n, p in trainer.policy.model.named_parameters()
                       if p.grad is not None})  # fmt: skip
         return 0.0

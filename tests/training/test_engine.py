@@ -1,6 +1,7 @@
 """The compiled executor against a loop written by hand, and against itself."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from surpass.errors import InputError
 from surpass.forms import Learner, adam, ema, log, project, train
 from surpass.forms import copy as snapshot
 from surpass.methods.offline.behavior_regularized import td3_bc
+from surpass.methods.offline.cloning import bc
 from surpass.objectives.rows import Rows
+from surpass.objectives.value import clone
 from surpass.parts import linear, needs_of, part, set_at
 from surpass.policies.acting import mean
 from surpass.training.engine import Engine
@@ -247,3 +250,24 @@ def test_what_does_not_fit_is_said():
 def wants_goal(nets, rows: Rows, /):
     """Reads a column that no one declared."""
     return rows.goal
+
+
+@part(state=lambda: {"rate": torch.ones(())})
+def halved(state, d, /):
+    """The gradient as it is, and half of the step."""
+    return d.grad(), {"rate": 0.5 * torch.ones(())}
+
+
+def test_a_gradient_rule_may_scale_the_step():
+    """Adam takes no notice of the size of a gradient, so half a step is that of half the rate."""
+
+    def trained(lr, rule):
+        form = small(bc(lr=lr))
+        ruled = train("pi", clone(), adam(lr), gradient=rule)
+        engine = engine_of(replace(form, update=(ruled,)), seed=1)
+        engine.advance(3)
+        return engine.nets().pi.state_dict()
+
+    half, other = trained(1e-2, halved()), trained(5e-3, None)
+    for name, tensor in half.items():
+        torch.testing.assert_close(tensor, other[name])
