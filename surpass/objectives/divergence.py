@@ -19,8 +19,8 @@ from surpass.parts import part
 
 __all__ = [
     "MOMENTS", "Draws", "Readout", "collision", "collision_of", "draws_of", "entropy",
-    "entropy_bonus", "entropy_of", "k1", "k2", "k3", "log_partition", "mean_logp", "moments_of",
-    "read_out",
+    "entropy_bonus", "entropy_of", "k1", "k2", "k3", "k3_to", "log_partition", "mean_logp",
+    "moments_of", "read_out",
 ]  # fmt: skip
 
 
@@ -164,6 +164,13 @@ def k2(s: Steps, /) -> Float[Tensor, "B T"]:
 def k3(s: Steps, /) -> Float[Tensor, "B T"]:
     """exp(d) - 1 - d with d = log pi_ref - log pi: unbiased, never negative; GRPO's penalty."""
     d = torch.where(s.mask > 0, _ref(s) - s.logp, torch.zeros_like(s.logp))
+    return d.exp() - 1 - d
+
+
+@part
+def k3_to(s: Steps, /, net: str = "previous") -> Float[Tensor, "B T"]:
+    """`k3` to another net, whose log-probs are the column NET_logp (`games.log_probs_of`)."""
+    d = torch.where(s.mask > 0, s.extras[f"{net}_logp"] - s.logp, torch.zeros_like(s.logp))
     return d.exp() - 1 - d
 
 

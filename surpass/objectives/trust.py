@@ -19,7 +19,7 @@ from surpass.parts import part
 __all__ = [
     "balanced_clip", "clip", "clip_and_removed", "decoupled_clip", "dual_clip", "exponential_gain",
     "gain",
-    "importance", "nll", "off_policy", "ratio_loss", "unclipped",
+    "importance", "nll", "off_policy", "ratio_loss", "shifted_clip", "unclipped",
 ]  # fmt: skip
 
 
@@ -44,6 +44,22 @@ def dual_clip(
     ratio = s.log_ratio.exp()
     inner = torch.minimum(ratio * s.advantage, ratio.clamp(1 - low, 1 + high) * s.advantage)
     return -torch.where(s.advantage < 0, torch.maximum(inner, cap * s.advantage), inner)
+
+
+@part
+def shifted_clip(s: Steps, /, eps: float = 0.2) -> Float[Tensor, "B T"]:
+    """-min(r A, clip(r, q - eps, q + eps) A) with r = pi / mu the ratio to whatever policy wrote
+    the decision (the form's ratio is `to_behavior`) and q = pi_anchor / mu: old data pulls as their
+    ratio says, and trust is centered on the anchor. On fresh data q = 1, and it is `clip`.
+
+    "Squeeze the Soaked Sponge: Efficient Off-policy Reinforcement Finetuning for Large Language
+    Model" (2025).
+    """
+    assert s.anchor_logp is not None and s.behavior_logp is not None
+    center = kept(s.anchor_logp - s.behavior_logp, s.mask).exp().detach()
+    ratio = s.log_ratio.exp()
+    held = torch.clamp(ratio, center - eps, center + eps)
+    return -torch.minimum(ratio * s.advantage, held * s.advantage)
 
 
 @part

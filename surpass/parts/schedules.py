@@ -11,27 +11,34 @@ __all__ = ["Number", "Schedule", "constant", "cosine", "linear", "warmup"]
 @dataclass(frozen=True)
 class Schedule:
     """A number that changes with the training step: `shape` names the curve from `start` to `end`
-    over `steps`."""
+    over `steps`, which begins `after` so many and moves once in `every` so many (it is then where
+    it would be at the end of them)."""
 
     shape: str
     start: float
     end: float
     steps: int
+    after: int = 0
+    every: int = 1
 
     def at(self, step: int) -> float:
         """Its value at a training step (counted from 0)."""
-        progress = min(max(step / max(self.steps, 1), 0.0), 1.0)
+        moved = math.ceil(max(step - self.after, 0) / self.every) * self.every
+        progress = min(max(moved / max(self.steps, 1), 0.0), 1.0)
         if self.shape == "cosine":
             progress = 0.5 - 0.5 * math.cos(math.pi * progress)
         return self.start + (self.end - self.start) * progress
 
     def __repr__(self) -> str:
-        return f"{self.shape}({self.start:g}, {self.end:g}, steps={self.steps})"
+        more = f", after={self.after}" if self.after else ""
+        more += f", every={self.every}" if self.every > 1 else ""
+        return f"{self.shape}({self.start:g}, {self.end:g}, steps={self.steps}{more})"
 
 
-def linear(start: float, end: float, *, steps: int) -> Schedule:
-    """A straight line from `start` to `end` over `steps` training steps, constant after."""
-    return Schedule("linear", start, end, steps)
+def linear(start: float, end: float, *, steps: int, after: int = 0, every: int = 1) -> Schedule:
+    """A straight line from `start` to `end` over `steps` training steps, constant before (`after`)
+    and after; in stairs of `every` steps."""
+    return Schedule("linear", start, end, steps, after, every)
 
 
 def cosine(start: float, end: float, *, steps: int) -> Schedule:

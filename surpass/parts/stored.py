@@ -30,7 +30,9 @@ def to_json(tree: Any) -> Any:
             )
         return {"part": tree.definition.home, **values}
     if isinstance(tree, Schedule):
-        return {"schedule": tree.shape, "start": tree.start, "end": tree.end, "steps": tree.steps}
+        own = {"schedule": tree.shape, "start": tree.start, "end": tree.end, "steps": tree.steps}
+        own |= {"after": tree.after} if tree.after else {}
+        return own | ({"every": tree.every} if tree.every > 1 else {})
     if is_dataclass(tree) and not isinstance(tree, type):
         name = f"{type(tree).__module__.removeprefix('surpass.')}.{type(tree).__qualname__}"
         return {"form": name, **{k: to_json(v) for k, v in children(tree)}}
@@ -56,7 +58,8 @@ def from_json(data: Any) -> Any:
     if "map" in data:
         return {k: from_json(v) for k, v in data["map"].items()}
     if "schedule" in data:
-        return Schedule(data["schedule"], data["start"], data["end"], data["steps"])
+        return Schedule(data["schedule"], data["start"], data["end"], data["steps"],
+                        data.get("after", 0), data.get("every", 1))  # fmt: skip
     if "form" in data:
         room, _, name = str(data["form"]).rpartition(".")
         cls = (

@@ -70,6 +70,7 @@ class LanguagePolicy:
         self.temperature = temperature
         self.sharded: Sharded | None = None
         self.packing = False
+        self.begun = False  # trained by an earlier stage: the base of its adapters is not its start
         self.precision: torch.dtype | None = None
         self.sampler: Any = None
         self._whole = 0

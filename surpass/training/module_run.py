@@ -18,7 +18,7 @@ from surpass.critics.language_rewards import LearnedReward
 from surpass.critics.verifiers import open_reward
 from surpass.data.language import LanguageLog, open_language
 from surpass.errors import InputError
-from surpass.forms import Pairwise, PolicyGradient, Scored, Source
+from surpass.forms import Pairwise, PolicyGradient, Scored, Source, Stage, Stages
 from surpass.parts import needs_of
 from surpass.policies.language import LanguagePolicy, chosen_precision, load_model
 from surpass.policies.outside_sampling import open_sampler
@@ -29,20 +29,23 @@ from surpass.training.language_streams import RowStream
 from surpass.training.module_checkpoint import load_checkpoint, save_checkpoint
 from surpass.training.modules import LanguageForm, ModuleTrainer
 
-__all__ = ["open_stream", "runs_on_modules", "train_language"]
+__all__ = ["language_legs", "open_stream", "runs_on_modules", "train_language"]
 
 
 def runs_on_modules(form: Any, roles: Mapping[str, Any]) -> bool:
     """Whether a form is trained on a language model: it is of a kind that can be, and one is
     given."""
-    return isinstance(form, PolicyGradient | Pairwise | Scored) and roles.get("model") is not None
+    staged = isinstance(form, Stages) and all(_staged(stage) for stage in form.stages)
+    fits = staged or isinstance(form, PolicyGradient | Pairwise | Scored)
+    return fits and roles.get("model") is not None
 
 
 def train_language(
-    form: LanguageForm, data: Any = None, *, model: Any, tokenizer: Any = None, task: Any = None,
-    reward: Any = None, steps: int = 100, out: str | Path | None = None, seed: int = 0,
-    resume: bool = False, lora: Any = None, dtype: Any = None, checkpointing: bool = False,
-    device: str | None = None, piece: int | None = None, temperature: float = 1.0,
+    form: LanguageForm | Stages, data: Any = None, *, model: Any, tokenizer: Any = None,
+    task: Any = None, reward: Any = None, steps: int = 100, out: str | Path | None = None,
+    seed: int = 0, resume: bool = False, lora: Any = None, dtype: Any = None,
+    checkpointing: bool = False, device: str | None = None, piece: int | None = None,
+    temperature: float = 1.0,
     long: str = "drop", columns: Mapping[str, str] | None = None, stop: tuple[str, ...] = (),
     reference: Any = None, expert: Any = None, reply: Any = None, packing: bool = False,
     precision: str = "auto", sampler: str = "own", log_every: int = 10, save_every: int = 100,
@@ -59,7 +62,7 @@ def train_language(
         task: a language task with an exact verifier, instead of prompts and a reward.
         reward: "exact", "numeric", "math", "regex:PATTERN", the folder of a reward model, or a
             function, for recipes that sample.
-        steps: updates (batches).
+        steps: updates (batches), of all stages together where a recipe has several.
         out: a folder for log, checkpoint and policy; `resume` carries on from it.
         lora: a rank or a PEFT configuration.
         piece: rows per forward pass, where a batch does not fit into memory.
@@ -88,41 +91,82 @@ def train_language(
     policy.precision = chosen_precision(precision, policy.device)
     if sampler != "own":
         policy.sampler = open_sampler(sampler, policy)
-    stream = open_stream(
-        form, policy, data, task=task, reward=reward, seed=seed, steps=steps, long=long,
-        columns=columns, stop=stop, expert=expert, reply=reply,
-    )  # fmt: skip
     roles = {} if reference is None else {"reference": _reference(reference, policy)}
-    trainer = ModuleTrainer(form, policy, stream, seed=seed, piece=piece, roles=roles)
     place = None if out is None else Path(out)
-    if resume:
-        if place is None:
-            raise InputError("resume=True needs the out=... of the run that is to go on")
-        if (place / "checkpoint").exists():
-            load_checkpoint(trainer, place / "checkpoint")
+    if resume and place is None:
+        raise InputError("resume=True needs the out=... of the run that is to go on")
+    legs = language_legs(form, steps)
     journal = _Journal(place, say, steps) if rank() == 0 else _Journal(None, None, steps)
-    try:
-        while trainer.step < steps:
-            notes = trainer.update()
-            journal.note(trainer, notes, log_every)
-            if callback is not None:
-                callback(trainer.step, notes, policy)
-            if place is not None and trainer.step % save_every == 0 and trainer.step < steps:
-                save_checkpoint(trainer, place / "checkpoint")
-    except KeyboardInterrupt:
-        if place is not None:
-            save_checkpoint(trainer, place / "checkpoint")
-            journal.say(f"stopped at update {trainer.step}; carry on with --resume")
-        raise
+    first = _begun(place, len(legs)) if resume and place is not None else 0
+    for number, (do, before, count) in list(enumerate(legs))[first:]:
+        policy.begun = number > 0
+        stream = open_stream(
+            do, policy, data, task=task, reward=reward, seed=seed + 104_729 * number, steps=count,
+            long=long, columns=columns, stop=stop, expert=expert, reply=reply,
+        )  # fmt: skip
+        trainer = ModuleTrainer(do, policy, stream, seed=seed, piece=piece, roles=roles)
+        kept = None if place is None else place / _folder(number)
+        if resume and kept is not None and kept.exists():
+            load_checkpoint(trainer, kept)
+        try:
+            while trainer.step < count:
+                notes = trainer.update()
+                journal.note(trainer, before + trainer.step, notes, log_every)
+                if callback is not None:
+                    callback(before + trainer.step, notes, policy)
+                if kept is not None and trainer.step % save_every == 0 and trainer.step < count:
+                    save_checkpoint(trainer, kept)
+        except KeyboardInterrupt:
+            if kept is not None:
+                save_checkpoint(trainer, kept)
+                journal.say(f"stopped at update {before + trainer.step}; carry on with --resume")
+            raise
+        if kept is not None:
+            save_checkpoint(trainer, kept)
     policy.model.eval()
     made: Any = policy
     if "score" in trainer.needs:  # what was trained is the judge, not the policy
         made = LearnedReward(cast(Any, trainer.nets["reward"]), policy)
-    if place is not None:
-        save_checkpoint(trainer, place / "checkpoint")
-        if rank() == 0 or made is policy:  # a judge is whole on every process
-            made.save(place / "policy", overwrite=True)
+    if place is not None and (rank() == 0 or made is policy):  # a judge is whole on every process
+        made.save(place / "policy", overwrite=True)
     return made
+
+
+def language_legs(form: Any, steps: int) -> list[tuple[LanguageForm, int, int]]:
+    """The forms of a run in order, each with the updates made before it and its own number of
+    them. Stages have their own lengths, as far as `steps` go; the last takes what is left.
+
+    Raises:
+        InputError: for stages that are no forms for language models, or end by a monitor.
+    """
+    if not isinstance(form, Stages):
+        return [(form, 0, steps)]
+    legs: list[tuple[LanguageForm, int, int]] = []
+    before = 0
+    for number, stage in enumerate(form.stages, 1):
+        if not _staged(stage):
+            raise InputError("stages of language models are Stage(form, steps) without a monitor")
+        assert isinstance(stage, Stage)
+        left = max(steps - before, 0)
+        count = left if number == len(form.stages) else min(stage.steps, left)
+        if count:
+            legs.append((stage.do, before, count))
+        before += count
+    return legs
+
+
+def _staged(stage: Any) -> bool:
+    known = PolicyGradient | Pairwise | Scored
+    return isinstance(stage, Stage) and isinstance(stage.do, known) and stage.until is None
+
+
+def _folder(number: int) -> str:
+    return f"checkpoint-{number}" if number else "checkpoint"
+
+
+def _begun(place: Path, legs: int) -> int:
+    """The last stage that has a checkpoint."""
+    return max((n for n in range(legs) if (place / _folder(n)).exists()), default=0)
 
 
 def _open_policy(
@@ -236,15 +280,15 @@ class _Journal:
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
 
-    def note(self, trainer: ModuleTrainer, notes: dict[str, float], every: int) -> None:
+    def note(self, trainer: ModuleTrainer, step: int, notes: dict[str, float], every: int) -> None:
         """Write what an update measured, every so many updates and at the last."""
-        if trainer.step % every and trainer.step != self.steps:
+        if step % every and step != self.steps:
             return
         notes = average(notes)
-        row: dict[str, Any] = {"step": trainer.step, "seconds": time.perf_counter() - self.start}
+        row: dict[str, Any] = {"step": step, "seconds": time.perf_counter() - self.start}
         row |= {k: round(v, 6) for k, v in notes.items()}
         shown = ("loss", "reward", "accuracy", "kl", "length", "with_signal")
-        self.say(f"update {trainer.step} of {self.steps}: "
+        self.say(f"update {step} of {self.steps}: "
                  + ", ".join(f"{k} {notes[k]:.4g}" for k in shown if k in notes))  # fmt: skip
         samples = getattr(trainer.stream, "samples", None)
         if samples:

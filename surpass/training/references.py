@@ -31,6 +31,8 @@ class Twin:
 
     def __init__(self, policy: LanguagePolicy, rule: Snapshot, given: Any = None) -> None:
         self.of, self.rule = policy, rule
+        fixed = isinstance(rule, Copy) and rule.every is None
+        self._by_adapters = fixed and policy.adapted and not policy.begun
         self.updates = 0
         self.shown: LanguagePolicy | None = None
         self.late: list[dict[str, Tensor]] = []
@@ -46,8 +48,7 @@ class Twin:
     @property
     def by_adapters(self) -> bool:
         """Whether switching adapters off gives it."""
-        fixed = isinstance(self.rule, Copy) and self.rule.every is None
-        return fixed and self.of.adapted
+        return self._by_adapters
 
     def logps(self, seq: Sequences, size: int) -> Tensor:
         """Log-probs of the answers, without gradient."""
