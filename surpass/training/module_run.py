@@ -149,7 +149,7 @@ def language_legs(form: Any, steps: int) -> list[tuple[LanguageForm, int, int]]:
         assert isinstance(stage, Stage)
         left = max(steps - before, 0)
         count = left if number == len(form.stages) else min(stage.steps, left)
-        if count:
+        if count or not (legs or number < len(form.stages)):
             legs.append((stage.do, before, count))
         before += count
     return legs

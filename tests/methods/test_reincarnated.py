@@ -124,7 +124,7 @@ def test_lengths_of_stages():
     form = Stages((Stage(a, 5), Stage(b)))
     assert [(n, c) for _, n, c in language_legs(form, 8)] == [(0, 5), (5, 3)]
     assert [(n, c) for _, n, c in language_legs(form, 4)] == [(0, 4)]
-    assert language_legs(a, 7) == [(a, 0, 7)]
+    assert language_legs(a, 7) == [(a, 0, 7)] and language_legs(form, 0) == [(b, 0, 0)]
     assert runs_on_modules(form, {"model": 1}) and not runs_on_modules(form, {})
     with pytest.raises(InputError, match="stages of language models"):
         language_legs(Stages((Repeat(2, (Stage(a, 1),)),)), 4)
