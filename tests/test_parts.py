@@ -25,6 +25,7 @@ from surpass.parts import (
     stop,
     to_json,
 )
+from surpass.policies.diffusion import diffusion
 
 
 @part
@@ -149,6 +150,11 @@ def test_json_round_trip_names_registered_parts_only():
         to_json(shifted() + (lambda s: s.logp))  # type: ignore[operator]
     with pytest.raises(InputError, match="unknown part"):
         from_json({"part": "os.system", "command": "true"})
+
+
+def test_a_part_may_have_a_hyperparameter_that_is_called_schedule():
+    tree = diffusion(4, schedule="cosine")
+    assert from_json(to_json(tree)) == tree
 
 
 def test_set_at_reaches_into_combinations_and_reads_text():

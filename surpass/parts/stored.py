@@ -57,7 +57,7 @@ def from_json(data: Any) -> Any:
         return data
     if "map" in data:
         return {k: from_json(v) for k, v in data["map"].items()}
-    if "schedule" in data:
+    if "schedule" in data and "part" not in data:  # a part may have a hyperparameter of that name
         return Schedule(data["schedule"], data["start"], data["end"], data["steps"],
                         data.get("after", 0), data.get("every", 1))  # fmt: skip
     if "form" in data:
