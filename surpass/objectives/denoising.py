@@ -20,9 +20,10 @@ from torch import Tensor
 
 __all__ = [
     "ancestral", "cosine_noise", "diffused", "edm_denoiser", "edm_levels", "edm_loss", "edm_sample",
-    "euler", "euler_inverse", "euler_logp", "flow_levels", "flow_noise", "flow_step", "guided",
-    "implicit", "noise_loss", "noisy_euler", "normal_logp", "variance_preserving",
-    "velocity_loss",
+    "euler", "euler_inverse", "euler_logp", "even_levels", "flow_levels", "flow_noise",
+    "flow_step", "guided", "implicit", "karras_level", "linear_noise", "noise_guess",
+    "noise_loss", "noisy_euler", "normal_logp", "one_pass", "value_guided",
+    "variance_preserving", "velocity_loss",
 ]  # fmt: skip
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -61,10 +62,42 @@ def cosine_noise(steps: int, offset: float = 0.008) -> Float[Tensor, "K"]:
     return (curve[1:] / curve[:-1]).clamp(min=0.001).cumprod(0).float()
 
 
+def linear_noise(steps: int) -> Float[Tensor, "K"]:
+    """abar_k, k = 1..K, where beta_k rises evenly from 0.1 / K to 20 / K (at most 0.999).
+
+    Denoising Diffusion Probabilistic Models (2020), whose 1000 betas run from 1e-4 to 0.02.
+    """
+    beta = torch.linspace(0.1 / steps, 20.0 / steps, steps, dtype=torch.float64)
+    return (1.0 - beta.clamp(max=0.999)).cumprod(0).float()
+
+
 def diffused(x: Float[Tensor, "... d"], abar: Tensor, noise: Tensor) -> Float[Tensor, "... d"]:
     """sqrt(abar) x + sqrt(1 - abar) noise, `abar` [...] or a number."""
     abar = abar[..., None]
     return abar.sqrt() * x + (1.0 - abar).sqrt() * noise
+
+
+def noise_guess(
+    predict: Predict, x: Float[Tensor, "B d"], abar: Float[Tensor, "K"], level: Int[Tensor, "B"],
+    noise: Float[Tensor, "B d"],
+) -> Float[Tensor, "B d"]:  # fmt: skip
+    """predict(x_k, k / K) at x_k = sqrt(abar_k) x + sqrt(1 - abar_k) noise; `level` is k - 1."""
+    return predict(diffused(x, abar[level], noise), (level + 1) / abar.shape[0])
+
+
+def one_pass(
+    predict: Predict, x: Float[Tensor, "B d"], abar: Float[Tensor, "K"], level: Int[Tensor, "B"],
+    noise: Float[Tensor, "B d"], clip: float | None = None,
+) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B d"]]:  # fmt: skip
+    """The guess of `noise`, and the data that it makes of x_k at once, without the chain:
+
+        x_0 = (x_k - sqrt(1 - abar_k) guess) / sqrt(abar_k),   cut at +-clip
+
+    Efficient Diffusion Policies for Offline Reinforcement Learning (2023).
+    """
+    guess, a = noise_guess(predict, x, abar, level, noise), abar[level][..., None]
+    clean = x + ((1.0 - a) / a).sqrt() * (noise - guess)
+    return guess, clean if clip is None else clean.clamp(-clip, clip)
 
 
 def noise_loss(
@@ -75,12 +108,10 @@ def noise_loss(
 
     Denoising Diffusion Probabilistic Models (2020).
     """
-    steps = abar.shape[0]
     if level is None:
-        level = torch.randint(steps, x.shape[:-1], device=x.device)
+        level = torch.randint(abar.shape[0], x.shape[:-1], device=x.device)
     noise = torch.randn_like(x) if noise is None else noise
-    guess = predict(diffused(x, abar[level], noise), (level + 1) / steps)
-    return (guess - noise).square().sum(-1)
+    return (noise_guess(predict, x, abar, level, noise) - noise).square().sum(-1)
 
 
 def ancestral(
@@ -103,18 +134,38 @@ def ancestral(
     return x
 
 
+def even_levels(abar: Float[Tensor, "K"], steps: int) -> tuple[int, ...]:
+    """At most `steps` of the levels 0..K-1 (k - 1), from the last to the first, as even in
+    log sqrt(abar / (1 - abar)) as the K levels allow."""
+    ahead = 0.5 * (abar.double().log() - (1.0 - abar.double()).log())
+    wanted = torch.linspace(float(ahead[-1]), float(ahead[0]), steps, dtype=torch.float64)
+    nearest = (ahead[None] - wanted[:, None]).abs().argmin(-1).tolist()
+    return tuple(sorted(set(nearest), reverse=True))
+
+
 def implicit(
     predict: Predict, x: Float[Tensor, "... d"], abar: Float[Tensor, "K"],
-    steps: int | None = None, clip: float | None = None,
+    steps: int | tuple[int, ...] | None = None, clip: float | None = None, order: int = 1,
 ) -> Float[Tensor, "... d"]:  # fmt: skip
-    """The deterministic sampler on `steps` of the K levels: a function of the first noise `x`.
+    """The deterministic sampler on `steps` of the K levels (or the levels k - 1 themselves,
+    descending): a function of the first noise `x`.
 
     x_0 = (x - sqrt(1 - abar_k) eps) / sqrt(abar_k), then x = sqrt(abar_j) x_0 + sqrt(1 - abar_j)
     eps; `clip` bounds x_0, and eps follows it. Denoising Diffusion Implicit Models (2020), eta 0.
+
+    With `order` 2, x_0 + h / (2 h') (x_0 - x_0') stands for x_0 in the step, x_0' that of the step
+    before, h and h' the steps of log sqrt(abar / (1 - abar)), which had better be even
+    (`even_levels`): DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models
+    (2022), the multistep form.
     """
     total = abar.shape[0]
-    count = steps or total
-    levels = [round((total - 1) * (1 - i / max(count - 1, 1))) for i in range(count)]
+    if isinstance(steps, tuple):
+        levels = list(steps)
+    else:
+        count = steps or total
+        levels = [round((total - 1) * (1 - i / max(count - 1, 1))) for i in range(count)]
+    ahead = 0.5 * (abar.log() - (1.0 - abar).log())
+    last = x
     for place, k in enumerate(levels):
         guess = predict(x, _time(x, (k + 1) / total))
         clean = (x - (1.0 - abar[k]).sqrt() * guess) / abar[k].sqrt()
@@ -123,8 +174,13 @@ def implicit(
             guess = (x - abar[k].sqrt() * clean) / (1.0 - abar[k]).sqrt()
         if place == len(levels) - 1:
             return clean
-        after = abar[levels[place + 1]]
-        x = after.sqrt() * clean + (1.0 - after).sqrt() * guess
+        follows = levels[place + 1]
+        after, found = abar[follows], clean
+        if order == 2 and place:
+            step = (ahead[follows] - ahead[k]) / (ahead[k] - ahead[levels[place - 1]])
+            clean = clean + 0.5 * step * (clean - last)
+            guess = (x - abar[k].sqrt() * clean) / (1.0 - abar[k]).sqrt()
+        x, last = after.sqrt() * clean + (1.0 - after).sqrt() * guess, found
     return x
 
 
@@ -172,6 +228,30 @@ def guided(null: Predict, conditional: Predict, weight: float | Tensor) -> Predi
         return base + weight * (conditional(x, time) - base)
 
     return predict
+
+
+def value_guided(
+    predict: Predict, slope: Callable[[Tensor], Tensor], x: Float[Tensor, "... d"], steps: int,
+    weight: float | Tensor, at: str = "clean", clip: float | None = None,
+) -> Float[Tensor, "... d"]:  # fmt: skip
+    """x <- x + (v + weight g) / F from noise `x`, g = slope(x + (1 - t) v): the gradient of a value
+    at where one step from here would end, taken as if that moved with x one to one.
+
+    `at` "noisy" takes g = slope(x) instead; "through" the exact gradient with respect to x, through
+    the velocity. Test-Time Gradient Guidance of Flow Policies in Reinforcement
+    Learning.
+    """
+    for i in range(steps):
+        left, time = 1.0 - i / steps, _time(x, i / steps)
+        if at == "through":
+            moved: Any = torch.func.vjp(lambda y, h=left, t=time: y + h * predict(y, t), x)
+            clean, pull = moved
+            velocity, g = (clean - x) / left, pull(slope(clean))[0]
+        else:
+            velocity = predict(x, time)
+            g = slope(x + left * velocity if at == "clean" else x)
+        x = x + (velocity + weight * g) / steps
+    return x if clip is None else x.clamp(-clip, clip)
 
 
 def _log_stretch(predict: Predict, x: Float[Tensor, "N d"], time: float, steps: int) -> Tensor:
@@ -298,12 +378,21 @@ def edm_loss(
     return weight * (denoise(noisy, sigma) - x).square().sum(-1)
 
 
+def karras_level(
+    share: Float[Tensor, "..."], low: float = 0.002, high: float = 80.0, rho: float = 7.0
+) -> Float[Tensor, "..."]:
+    """(low^(1/rho) + share (high^(1/rho) - low^(1/rho)))^rho: noise from `low` at 0 to `high` at
+    1."""
+    first, last = low ** (1 / rho), high ** (1 / rho)
+    return (first + share * (last - first)) ** rho
+
+
 def edm_levels(
     steps: int, low: float = 0.002, high: float = 80.0, rho: float = 7.0
 ) -> Float[Tensor, "N+1"]:
     """The noise levels of the sampler, from `high` to `low`, and 0."""
     i = torch.arange(steps, dtype=torch.float64) / max(steps - 1, 1)
-    levels = (high ** (1 / rho) + i * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    levels = karras_level(1.0 - i, low, high, rho)
     return torch.cat([levels, levels.new_zeros(1)]).float()
 
 

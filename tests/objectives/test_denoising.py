@@ -54,6 +54,56 @@ def test_schedules_by_hand():
     assert [float(levels[i]) for i in (0, 4, 5)] == pytest.approx([80.0, 0.002, 0.0], rel=1e-4)
 
 
+def test_the_linear_schedule_by_hand():
+    found = dn.linear_noise(1000)
+    assert float(found[0]) == pytest.approx(1 - 1e-4, rel=1e-6)
+    assert float(found[-1] / found[-2]) == pytest.approx(1 - 0.02, rel=1e-4)
+    assert dn.linear_noise(100)[:2].tolist() == pytest.approx([0.999, 0.999 * (0.999 - 0.199 / 99)])
+
+
+def test_one_pass_of_the_best_denoiser_is_the_posterior_mean():
+    """E[x | x_k] of a Gaussian: (sqrt(a) s^2 x_k + (1 - a) m) / (a s^2 + 1 - a)."""
+    abar = dn.linear_noise(20).double()
+    x, eps = (MEAN + STD * noise(200)).double(), noise(200, seed=3).double()
+    level = torch.arange(200) % 20
+    guess, clean = dn.one_pass(best_noise(abar, 20), x, abar, level, eps)
+    a = abar[level][:, None]
+    noisy = a.sqrt() * x + (1 - a).sqrt() * eps
+    wanted = (a.sqrt() * STD**2 * noisy + (1 - a) * MEAN) / (a * STD**2 + 1 - a)
+    torch.testing.assert_close(clean, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(a.sqrt() * clean + (1 - a).sqrt() * guess, noisy)
+    clipped = dn.one_pass(best_noise(abar, 20), x, abar, level, eps, clip=0.5)[1]
+    assert torch.equal(clipped, clean.clamp(-0.5, 0.5))
+
+
+def test_the_solver_of_second_order_errs_less_by_the_square_of_its_steps():
+    """For a Gaussian the flow of x is a map: x_K at z deviations from its mean ends at as many."""
+    abar = dn.variance_preserving(4097).double()
+    z = torch.tensor([[-1.5], [0.4], [2.0]], dtype=torch.float64)
+    first, last = ((a.sqrt() * MEAN, (a * STD**2 + 1 - a).sqrt()) for a in abar[[-1, 0]])
+    predict = best_noise(abar, 4097)
+    start, arrived = first[0] + first[1] * z, last[0] + last[1] * z
+    guess = predict(arrived, torch.full((3,), 1 / 4097, dtype=torch.float64))
+    wanted = (arrived - (1 - abar[0]).sqrt() * guess) / abar[0].sqrt()
+
+    def error(order, steps):
+        found = dn.implicit(predict, start, abar, dn.even_levels(abar, steps), order=order)
+        return float((found - wanted).abs().max())
+
+    assert error(1, 17) / error(1, 33) == pytest.approx(2.0, rel=0.15)
+    assert error(2, 17) / error(2, 33) == pytest.approx(4.0, rel=0.15)
+    assert error(2, 33) < 0.1 * error(1, 33)
+
+
+def test_even_levels_run_from_the_last_to_the_first_at_even_distances():
+    abar = dn.variance_preserving(1000)
+    levels = dn.even_levels(abar, 11)
+    ahead = 0.5 * (abar.log() - (1 - abar).log())[list(levels)]
+    assert levels[0] == 999 and levels[-1] == 0 and len(levels) == 11
+    assert (ahead.diff() / (ahead[-1] - ahead[0])).tolist() == pytest.approx([0.1] * 10, abs=0.05)
+    assert dn.even_levels(dn.variance_preserving(3), 15) == (2, 1, 0)
+
+
 def test_the_best_denoiser_leaves_the_posterior_variance_and_nothing_leaves_less():
     abar = dn.variance_preserving(10)
     torch.manual_seed(0)
@@ -218,3 +268,58 @@ def test_the_guide_is_not_asked_before_the_last_step():
         best_clean, noise(3), dn.edm_levels(6), guide=lambda x, i: (asked.append(i), x)[1]
     )
     assert asked == [0, 1, 2, 3, 4]
+
+
+# ----------------------------------------------------------------------------------------------
+# guidance by a value: three narrow modes at -2, 0 and 1, and a critic with a bump between two
+
+MODES, NARROW = torch.tensor([-2.0, 0.0, 1.0]), 0.1
+
+
+def modes_velocity(x, time):
+    """(E[x_1 | x_t] - x_t) / (1 - t) for data of even shares N(m, NARROW^2)."""
+    t = time[..., None]
+    spread = (1 - t).square() + (t * NARROW).square()
+    share = torch.softmax(-0.5 * (x - t * MODES).square() / spread, -1)
+    clean = MODES + t * NARROW**2 / spread * (x - t * MODES)
+    return ((share * clean).sum(-1, keepdim=True) - x) / (1 - t)
+
+
+def bumped(a):
+    """The slope of -(a - 1)^2 / 2 + 3 exp(-(a + 1)^2 / (2 0.35^2))."""
+    bump = 3.0 * torch.exp(-0.5 * ((a + 1.0) / 0.35).square())
+    return -(a - 1.0) - bump * (a + 1.0) / 0.35**2
+
+
+@pytest.mark.parametrize(
+    "at, rewards, astray, within",
+    [
+        ("clean", (-2.04, -0.98, -0.61), (0.11, 0.08, 0.01), 0.05),
+        ("noisy", (-3.09, -2.45, -1.74), (0.41, 0.43, 0.44), 0.2),
+        ("through", (-2.01, -1.86, -1.14), None, 0.2),
+    ],
+)
+def test_guidance_at_the_clean_end_is_not_caught_between_modes(at, rewards, astray, within):
+    """The means of -(a - 1)^2 and the shares further than 0.35 from every mode, for weights 0.25,
+    0.5 and 1, against another simulation's."""
+    for i, weight in enumerate((0.25, 0.5, 1.0)):
+        a = dn.value_guided(modes_velocity, bumped, noise(20_000), 10, weight, at)
+        assert float(-(a - 1.0).square().mean()) == pytest.approx(rewards[i], abs=within)
+        if astray is not None:
+            far = ((a - MODES).abs().min(-1).values > 0.35).float().mean()
+            assert float(far) == pytest.approx(astray[i], abs=0.03)
+
+
+def test_guidance_through_the_velocity_is_the_gradient_of_the_value_of_the_end():
+    """One step of two at t = 0 and the second at t = 1/2, by automatic differentiation."""
+    x, weight = noise(50), 0.3
+    step = x
+    for t in (0.0, 0.5):
+        at = step.detach().requires_grad_()
+        velocity = best_velocity(at, torch.full((50,), t))
+        value = -0.5 * (at + (1 - t) * velocity - 1.0).square()
+        (slope,) = torch.autograd.grad(value.sum(), at)
+        step = (at + (velocity + weight * slope) / 2).detach()
+    with torch.no_grad():
+        found = dn.value_guided(best_velocity, lambda a: 1.0 - a, x, 2, weight, "through")
+    torch.testing.assert_close(found, step, rtol=1e-4, atol=1e-5)
