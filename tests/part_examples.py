@@ -102,6 +102,7 @@ REQUIRED: dict[str, Any] = {
     "backup": sarsa(), "advantage": over_value(), "outer": maximize(), "good": over_value(),
     "target": Part(Definition("logged_action", _logged_action)), "term": "down", "keep": "up",
     "project": "down", "members": ("pi", "pi_other"), "choose": inverse_gap(), "f": chi_square(),
+    "guide": maximize(), "weight": over_value(),
 }  # fmt: skip
 BY_KIND = {
     "inner": {"Sequences": gae(), "Rows": clone()},
@@ -182,7 +183,8 @@ def _rows() -> Tensors:
     return {
         "obs": torch.randn(B, 3), "action": torch.rand(B, 2) * 1.8 - 0.9,
         "next_obs": torch.randn(B, 3), "next_action": torch.rand(B, 2) * 1.8 - 0.9,
-        "target_action": torch.rand(B, 2) * 1.8 - 0.9, "outcome": torch.randn(B, 4),
+        "target_action": torch.rand(B, 2) * 1.8 - 0.9, "clean": torch.rand(B, 2) * 1.8 - 0.9,
+        "outcome": torch.randn(B, 4),
         "terminated": torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0]), **floats,
         "multiplier": torch.rand(B, 3),
         "labeled": torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0]),

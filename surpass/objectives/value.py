@@ -12,8 +12,8 @@ from surpass.objectives.rows import Rows
 from surpass.parts import Nets, part
 
 __all__ = [
-    "clone", "entropic", "expectile", "maximize", "monte_carlo", "near", "quantile_expectile",
-    "temperature",
+    "ascend", "clone", "entropic", "expectile", "maximize", "monte_carlo", "near",
+    "quantile_expectile", "scaled_by_coin", "temperature",
 ]  # fmt: skip
 
 
@@ -81,6 +81,29 @@ def maximize(
     if scale is not None:
         value = value * (scale / value.detach().abs().mean().clamp(min=1e-8))
     return -value
+
+
+def scaled_by_coin(values: Float[Tensor, "n B"], crossed: bool = False) -> Float[Tensor, "B"]:
+    """Q_i / mean |Q_i|, i the first or the second critic by the toss of a coin for the batch, so
+    that neither's errors are climbed for long; `crossed` divides by the other one's mean size. No
+    gradient flows through the divisor."""
+    coin = torch.rand((), device=values.device) < 0.5
+    climbed = torch.where(coin, values[0], values[1])
+    other = torch.where(coin, values[1], values[0]) if crossed else climbed
+    return climbed / other.detach().abs().mean().clamp(min=1e-8)
+
+
+@part
+def ascend(
+    nets: Nets, rows: Rows, /, scale: float = 1.0, q: str = "q", pi: str = "pi"
+) -> Float[Tensor, "B"]:
+    """-scale Q_i(s, a) / mean |Q_j(s, a)|, a ~ pi(.|s) with the gradient through all that drew it,
+    i and j the twin critics in an order that a coin decides.
+
+    Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning (2022).
+    """
+    action, _ = nets[pi].sample(rows.obs)
+    return -scale * scaled_by_coin(nets[q](rows.obs, action), crossed=True)
 
 
 @part

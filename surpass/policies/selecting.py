@@ -2,6 +2,7 @@
 
 best_of("pi", "q", n=64)             the highest, `policies.acting`
 reweighted(n=64, weight=...)         each with probability in proportion to a weight
+softmax_of(n=50)                     each with probability in proportion to exp(Q)
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "picked",
     "quantile_weight",
     "reweighted",
+    "softmax_of",
 ]
 
 
@@ -68,6 +70,23 @@ def reweighted(
         u = nets[q](obs, action).amin(0) - nets[v](obs).amin(0)
         chosen = torch.multinomial(weight(u).T, 1)[:, 0]
         return picked(action, chosen), None
+
+    return NetPolicy(choose)
+
+
+@part
+def softmax_of(
+    nets: Nets, roles: Any, /, n: int = 50, temperature: float = 1.0, pi: str = "pi", q: str = "q"
+) -> Policy:
+    """One of n actions of the policy, drawn in proportion to exp(min_i Q_i(s, a) / temperature).
+
+    Efficient Diffusion Policies for Offline Reinforcement Learning (2023), energy-based selection.
+    """
+
+    def choose(obs: Tensor) -> tuple[Tensor, None]:
+        action, _ = nets[pi].sample(obs, n)
+        energy = nets[q](obs, action).amin(0) / temperature
+        return picked(action, torch.multinomial(energy.softmax(0).T, 1)[:, 0]), None
 
     return NetPolicy(choose)
 

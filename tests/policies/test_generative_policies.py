@@ -17,6 +17,7 @@ from surpass.policies.selecting import (
     exponential_weight,
     quantile_weight,
     reweighted,
+    softmax_of,
 )
 
 SPACES = Spaces(3, 2, 0, (-1.0, -1.0), (1.0, 1.0))
@@ -59,6 +60,46 @@ def test_decoding_is_a_function_of_the_noise_row_by_row(make):
     torch.testing.assert_close(several[3], once, rtol=1e-5, atol=1e-6)
 
 
+class GaussianNoise(torch.nn.Module):
+    """E[eps | x_k] for actions N(0.3, 0.2^2)."""
+
+    def __init__(self, abar):
+        super().__init__()
+        self.abar = abar
+
+    def at(self, obs, label=0):
+        def predict(x, time):
+            a = self.abar[(time * len(self.abar)).round().long() - 1][..., None]
+            return (1 - a).sqrt() * (x - a.sqrt() * 0.3) / (a * 0.04 + 1 - a)
+
+        return predict
+
+
+def test_the_fast_sampler_gives_in_few_steps_what_all_levels_give():
+    torch.manual_seed(0)
+    pi = diffusion(100, 8, schedule="linear", fast=15)(SPACES)
+    pi.net = GaussianNoise(pi.abar)
+    drawn = pi.sample(torch.zeros(20_000, 3))[0]
+    assert float(drawn.mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(drawn.std()) == pytest.approx(0.2, abs=0.005)
+
+
+def test_noise_is_judged_at_levels_of_the_asked_shares():
+    torch.manual_seed(0)
+    pi = diffusion(1000, 8, schedule="vp-20")(SPACES)
+    obs, action = torch.zeros(5000, 3), torch.full((5000, 2), 0.4)
+    guess, noise, abar = pi.noise_at(obs, action, 0.02, 0.98)
+    assert float(abar.max()) == pytest.approx(float(pi.abar[20]), rel=1e-3)
+    assert float(abar.min()) == pytest.approx(float(pi.abar[979]), rel=0.05)
+    t = 0.5  # log alpha_t = -t^2 (20 - 0.1) / 4 - 0.1 t / 2
+    alpha = math.exp(-0.25 * t**2 * 19.9 - 0.05 * t)
+    assert float(pi.abar[499]) == pytest.approx(alpha**2, rel=1e-4)
+    level = (pi.abar[None] - abar[:3, None]).abs().argmin(-1)
+    noisy = abar[:3, None].sqrt() * action[:3] + (1 - abar[:3, None]).sqrt() * noise[:3]
+    torch.testing.assert_close(pi.net(noisy, (level + 1) / 1000, obs[:3]), guess[:3],
+                               rtol=1e-4, atol=1e-5)  # fmt: skip
+
+
 def test_labels_change_what_a_net_is_asked():
     torch.manual_seed(0)
     pi, obs, x = flow(4, 16, labels=3)(SPACES), torch.randn(6, 3), torch.randn(6, 2)
@@ -87,7 +128,7 @@ def test_generative_policies_refuse_discrete_actions():
         with pytest.raises(InputError, match="discrete"):
             make(Spaces(3, n_actions=2))
     with pytest.raises(InputError, match="no noise schedule"):
-        diffusion(schedule="linear")(SPACES)
+        diffusion(schedule="square")(SPACES)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -148,3 +189,13 @@ def test_under_the_weights_of_an_expectile_the_mean_advantage_is_zero():
     weight = expectile_weight(0.9)(values - v)
     assert float((weight * (values - v)).mean()) == pytest.approx(0.0, abs=1e-4)
     assert float(v) == pytest.approx(0.8614, abs=0.02)  # the 0.9-expectile of N(0, 1)
+
+
+def test_energies_are_drawn_by_their_softmax():
+    """exp(a / T) over -1, 0, 0.5, 1 at T = 0.5."""
+    torch.manual_seed(0)
+    policy = softmax_of(4, 0.5, q="q_target")(NETS, {})  # type: ignore[arg-type]
+    drawn = policy.act(torch.zeros(20_000, 1)).action[:, 0]
+    places = torch.tensor([-1.0, 0.0, 0.5, 1.0])
+    for value, share in zip(places, (places / 0.5).softmax(0), strict=True):
+        assert float((drawn == value).float().mean()) == pytest.approx(float(share), abs=0.015)

@@ -17,6 +17,10 @@ SMALL = {
     "idql": {"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16},
     "cfgrl": {"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16},
 }
+EDP = ("edp", "edp:crr", "edp:iql")
+SMALL |= {
+    key: {"levels": 4, "fast": 2, "n": 3, "width": 8, "hidden": (8, 8), "batch": 16} for key in EDP
+}
 SMALL["decision-mamba"] = {
     "width": 8, "layers": 1, "context": 4, "ages": 30, "epoch": 2, "batch": 8, "lr": 1e-3,
 }  # fmt: skip
