@@ -18,8 +18,8 @@ from surpass.training.run import Trained, train
 
 ROWS, BATCH, LR = 1_200, 128, 1e-3
 DENSITY, OFFLINE, ONLINE = 2_000, 3_000, 1_000
-LAM, ALPHA = 0.1, 2.5
-"""Of SPOT and of TD3+BC, as published."""
+LAM, ALPHA = 0.1, 160.0
+"""Of SPOT, as published; and of TD3+BC, from 2.5, 10, 40 and 160 on seed 100."""
 
 
 def form(lam: float = LAM, online: int = ONLINE) -> Any:
@@ -56,15 +56,16 @@ def both(log: Transitions, seed: int, lam: float = LAM) -> tuple[Trained, list[f
 @evidence(
     "spot",
     claim="where the log holds an action and its opposite in equal parts, a policy that stays "
-    "within its density beats TD3+BC by 5 points, at least 90 % of its actions are as likely as 95 "
-    "% of the log's, and 1,000 steps online do not cost 5 points",
+    "within its density beats TD3+BC by 10 points, at least 90 % of its actions are as likely as "
+    "95 % of the log's, and 1,000 steps online do not cost 5 points",
     setting="POINT, bimodal log (at every step the expert's action or its opposite), 1,200 rows, "
     "64x64 nets, 2,000 updates of batch 128 for the density, 3,000 on the log, 1,000 steps online",
-    baseline="td3-bc, its alpha and SPOT's lambda as published, 2.5 and 0.1",
+    baseline="td3-bc, alpha the best of 2.5, 10, 40 and 160 on a seed apart; SPOT's lambda is the "
+    "published 0.1",
     metric="normalized return on the log alone",
-    bar=at_least(5.0),
-    seeds=5,
-    minutes=3,
+    bar=at_least(10.0),
+    seeds=3,
+    minutes=4,
 )
 def spot_evidence(seed: int, zoo: Any) -> Result:
     """Also: how often the policies stay within the log, and what going online does."""
