@@ -51,8 +51,8 @@ def milliseconds(policy: Any, times: int) -> float:
 @evidence(
     "srpo",
     claim="one pass of a plain net acts in less than a tenth of the time of the best of 16 "
-    "diffusion samples, earns 0.85 of at most 1, and stays nearer to the log's modes than TD3+BC at the weight that "
-    "earns more",
+    "diffusion samples, earns 0.85 of at most 1, and stays nearer to the log's modes than TD3+BC "
+    "at the weight that earns more",
     setting="ring bandit, 6 modes of deviation 0.1, 10,000 rows; width 48, 1,200 updates of critic "
     "and diffusion, 500 of the policy; beta 0.3, the best of 0.1 and 0.3 on a seed apart",
     baseline="the best of 16 samples by 15 steps of a solver, of the same diffusion model by the "
