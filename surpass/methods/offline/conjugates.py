@@ -36,8 +36,9 @@ def dual_rl(
     """IQL with min (1 - lam) E[V] + lam E[f*(Q - V)] in place of its expectile, a Huber loss for Q,
     and `random` even actions beside each logged one where V is fitted.
 
-    `f` is "chi-square", "total-variation" (as in mazes, with lam 0.8, random 0, temperature 10), or
-    "gumbel", which is extreme Q-learning, lam its temperature.
+    `f` is "chi-square", "total-variation" (as in mazes, with lam 0.8, random 0, temperature 10; the
+    official code also drops units of V there), or "gumbel", which is extreme Q-learning, lam its
+    temperature.
     """
     known: dict[str, Any] = {
         "chi-square": chi_square(lam),

@@ -37,7 +37,7 @@ def csve(
     alpha starts at `alpha` and is learned, or stays there where `alpha_lr` is 0; with both 0 it is
     the same algorithm without pessimism. `threshold` is in units of values: `scale` multiplies
     rewards ("range" takes a step's to about 1). The model is an ensemble without the spectral norm
-    of the official code.
+    and the random masks of rows of the official code.
     """
     pessimism: dict[str, Any] = {"weight": weight, "threshold": threshold}
     source = log(batch, normalize=True, gamma=gamma, reward_scale=scale)

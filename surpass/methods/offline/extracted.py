@@ -49,7 +49,7 @@ def mcep_awac(
     actor_lr: float = 3e-5, batch: int = 256, hidden: tuple[int, ...] = (256, 256),
 ) -> Learner:  # fmt: skip
     """AWAC at lam for the values; what acts maximizes mean_i Q_i(s, a') + mild log pi(a|s),
-    a' ~ pi, mild < lam."""
+    a' ~ pi, mild < lam. Q is not clipped at 10,000, as the release has it."""
     pi = gaussian(hidden, log_std=(-20.0, 2.0))
     tight = regression(
         exponential(over_policy(1), 1.0 / lam, 1000.0), 1, pi, gamma=gamma, lr=lr, batch=batch,
