@@ -59,6 +59,9 @@ def milliseconds(policy: Any, times: int) -> float:
     "same critic",
     metric="milliseconds of the processor per action",
     bar=at_most(0.1, times=True), seeds=5, minutes=3,
+    note="One pass takes 2 percent of the time and earns 0.97. It stays nearer to the modes than"
+    " TD3+BC on all five seeds, by 0.17 (0.06 to 0.29), which is not surely 0.1; the best "
+    "of 16 samples stays nearer still (0.83 beside 0.58).",
 )  # fmt: skip
 def srpo_evidence(seed: int, zoo: Any) -> Result:
     """TD3+BC has the alpha of 1 and 4 that earned more on that seed."""
