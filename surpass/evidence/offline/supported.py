@@ -66,6 +66,10 @@ def both(log: Transitions, seed: int, lam: float = LAM) -> tuple[Trained, list[f
     bar=at_least(10.0),
     seeds=3,
     minutes=4,
+    note="Ahead on two of three seeds, by 9 on average (-16 to 35); TD3 without a constraint "
+    "does as well as TD3+BC at its best weight, so that little is left to win here. 85 "
+    "percent of its actions are likely (76 to 94), beside 68 of TD3+BC's, and going online "
+    "adds 4 (-11 to 20).",
 )
 def spot_evidence(seed: int, zoo: Any) -> Result:
     """Also: how often the policies stay within the log, and what going online does."""
