@@ -9,17 +9,26 @@ of one factor per (s, a).
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 
 from surpass.errors import InputError
+from surpass.parts import part
 
-__all__ = ["Nature", "backup", "breakpoints", "choose", "divergence", "mirror_step", "worst_mean"]
+__all__ = [
+    "Nature", "backup", "breakpoints", "choose", "divergence", "known", "mirror_step", "worst_mean",
+]  # fmt: skip
 
 Nature = Literal["expect", "tv", "kl", "chi2"]
+
+
+@part
+def known(seen: Any, /) -> Any:
+    """What was seen, as it is: the model of a planner whose `solve` reads records."""
+    return seen
 
 
 def worst_mean(

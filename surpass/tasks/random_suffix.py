@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from surpass.tasks.draws import drawn
 from surpass.tasks.tabular import TabularMDP
-from surpass.tasks.trap_grid import MOVES
+from surpass.tasks.trap_grid import MOVES, moved
 
 __all__ = ["Played", "SuffixPlay", "sticky_room"]
 
@@ -112,9 +112,8 @@ def _ends(side: int, wall: np.ndarray) -> np.ndarray:
     """Where each move from each cell ends; walls and borders hold, [cells, 4]."""
     out = np.zeros((side * side, 4), dtype=int)
     for cell in range(side * side):
-        y, x = divmod(cell, side)
-        for a, (dy, dx) in enumerate(MOVES):
-            to = min(max(y + dy, 0), side - 1) * side + min(max(x + dx, 0), side - 1)
+        for a, move in enumerate(MOVES):
+            to = moved(cell, move, side)
             out[cell, a] = cell if wall[to] else to
     return out
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from surpass.tasks.tabular import TabularMDP
 
-__all__ = ["Labeled", "label_rows", "random_rows", "trap_grid"]
+__all__ = ["MOVES", "Labeled", "label_rows", "moved", "random_rows", "trap_grid"]
 
 MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
@@ -50,6 +50,12 @@ class Labeled:
         ))  # fmt: skip
 
 
+def moved(cell: int, move: tuple[int, int], side: int) -> int:
+    """Where a move (rows, columns) from a cell of a square ends; borders hold."""
+    y, x = divmod(cell, side)
+    return min(max(y + move[0], 0), side - 1) * side + min(max(x + move[1], 0), side - 1)
+
+
 def trap_grid(
     rng: np.random.Generator, side: int = 6, slip: float = 0.15, traps: int = 5,
     gamma: float = 0.95,
@@ -61,11 +67,7 @@ def trap_grid(
     bad = 1 + rng.choice(S - 2, size=traps, replace=False)
     P = torch.zeros(S, 4, S, dtype=torch.float64)
     for s in range(S):
-        y, x = divmod(s, side)
-        ends = []
-        for dy, dx in MOVES:
-            ny, nx = min(max(y + dy, 0), side - 1), min(max(x + dx, 0), side - 1)
-            ends.append(ny * side + nx)
+        ends = [moved(s, move, side) for move in MOVES]
         for a in range(4):
             P[s, a, ends[a]] += 1 - slip
             for end in ends:

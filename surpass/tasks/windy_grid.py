@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from surpass.tasks.tabular import TabularMDP
-from surpass.tasks.trap_grid import MOVES
+from surpass.tasks.trap_grid import MOVES, moved
 
 __all__ = ["STRENGTHS", "windy_grids"]
 
@@ -29,7 +29,7 @@ def windy_grids(
     paid[-1], paid[bad] = 1.0, -1.0
     start = torch.zeros(S, dtype=torch.float64)
     start[0] = 1.0
-    ends = np.array([[_moved(s, move, side) for move in MOVES] for s in range(S)])
+    ends = np.array([[moved(s, move, side) for move in MOVES] for s in range(S)])
     rows, out = torch.arange(S), []
     for wind, strength in [(0, 0.0)] + [(w, p) for w in range(4) for p in strengths]:
         P = torch.zeros(S, 4, S, dtype=torch.float64)
@@ -38,8 +38,3 @@ def windy_grids(
             P[rows, a, torch.from_numpy(ends[ends[:, a], wind])] += strength
         out.append(TabularMDP(P, P @ paid - cost, start, gamma, terminal=paid != 0))
     return out
-
-
-def _moved(s: int, move: tuple[int, int], side: int) -> int:
-    y, x = divmod(s, side)
-    return min(max(y + move[0], 0), side - 1) * side + min(max(x + move[1], 0), side - 1)

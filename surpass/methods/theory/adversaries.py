@@ -18,6 +18,7 @@ from surpass.objectives.linear_losses import (
     magnitude_reduced,
     projections,
 )
+from surpass.objectives.planning import known
 from surpass.parts import part
 from surpass.registry import system
 from surpass.tasks.adversary import Seen, visits
@@ -34,11 +35,6 @@ class Leader(NamedTuple):
 
     pi: Float[np.ndarray, "H S A"]
     total: Float[np.ndarray, "H S A"]
-
-
-@part
-def _known(seen: Seen, /) -> Seen:
-    return seen
 
 
 @part
@@ -74,7 +70,7 @@ def _leader(P: Any, phi: Any, episodes: int, **how: Any) -> Planner:
             f"moves [H, S, A, S] and features [H, S, A, d] of the same H, S and A are wanted, got "
             f"{P.shape} and {phi.shape}"
         )
-    return Planner(follow(P, phi, **how), _known(), episodes)
+    return Planner(follow(P, phi, **how), known(), episodes)
 
 
 @system("adversarial-linear-q")

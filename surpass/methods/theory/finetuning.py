@@ -13,7 +13,7 @@ from surpass.objectives.confidence import (
     pessimistic,
     reference_advantage,
 )
-from surpass.parts import part
+from surpass.objectives.planning import known
 from surpass.registry import system
 from surpass.tasks.linear_mdp import Counts
 from surpass.tasks.tabular_play import TabularPlay, split
@@ -31,7 +31,7 @@ def hybrid(
     toward the values below that exploring left. Gives the concatenated policy [H, S, A]."""
     rng = np.random.default_rng(seed)
     start = TabularPlay(play.mdp, pi, at)
-    replan(Planner(optimistic(c, delta), _whole(), episodes[0]), start, seed=seed)
+    replan(Planner(optimistic(c, delta), known(), episodes[0]), start, seed=seed)
     later = optimistic(c, delta)(start.records())
     pieces = split(play.mdp, pi, episodes[1], rng)
 
@@ -41,11 +41,6 @@ def hybrid(
     cut = Pieces(head(pieces.ref), head(pieces.zero), tuple(map(head, pieces.steps[:at])))
     first = reference_advantage(c, delta, later.low[at])(cut)
     return np.concatenate([first.pi, later.pi[at:]])
-
-
-@part
-def _whole(seen: Counts, /) -> Counts:
-    return seen
 
 
 @system("policy-finetuning")
@@ -64,4 +59,4 @@ def finetuning_pessimistic(c: float = 0.2, delta: float = 0.1) -> Planner:
 @system("policy-finetuning:ucbvi")
 def finetuning_explored(c: float = 0.2, delta: float = 0.1, episodes: int = 1000) -> Planner:
     """Exploring without the reference."""
-    return Planner(optimistic(c, delta), _whole(), episodes)
+    return Planner(optimistic(c, delta), known(), episodes)

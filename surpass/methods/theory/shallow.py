@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from surpass.forms import Planner
+from surpass.objectives.planning import known
 from surpass.parts import part
 from surpass.registry import system
 from surpass.tasks.random_suffix import Played
@@ -20,11 +21,6 @@ class Shallow(NamedTuple):
 
     pi: Float[np.ndarray, "H S A"]
     learned: int
-
-
-@part
-def _known(seen: Played, /) -> Played:
-    return seen
 
 
 @part
@@ -64,4 +60,4 @@ def sqirl(k: int = 1, horizon: int = 20) -> Planner:
         k: steps of value iteration, counting the random policy's values as the first. horizon: of
             the episodes.
     """
-    return Planner(shallow_iteration(k), _known(), horizon + 1)
+    return Planner(shallow_iteration(k), known(), horizon + 1)
