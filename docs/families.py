@@ -115,7 +115,7 @@ def page(family: str, text: dict[str, str]) -> str:
         lines += [f"| `{s.key}` | {_safe(s.paper)} |" for s in classics]
     later = [s for s in rows if not s.form]
     if later:
-        lines += ["\n## In the catalogue, not built yet\n", "| system | what it is |", "|---|---|"]
+        lines += ["\n## In the catalog, not built yet\n", "| system | what it is |", "|---|---|"]
         lines += [f"| `{s.key}` | {_cell(s.summary or s.paper)} |" for s in later]
     return "\n".join(lines) + "\n"
 

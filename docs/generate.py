@@ -91,7 +91,7 @@ def plain(text: str) -> str:
 
 
 def systems() -> str:
-    """The catalogue by family, with what is built and what its evidence says."""
+    """The catalog by family, with what is built and what its evidence says."""
     from surpass.registry import FAMILIES, systems
 
     known = systems()

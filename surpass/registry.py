@@ -41,7 +41,7 @@ _DECORATED = re.compile(
 class System:
     """One system: `form`, `module` and `function` are empty until its recipe is built; `classic`
     ones are the
-    baselines of the field that are not in the catalogue. `evidence` is None, "holds", "fails" or
+    baselines of the field that are not in the catalog. `evidence` is None, "holds", "fails" or
     "inconclusive"."""
 
     key: str
@@ -133,7 +133,7 @@ def recipe(key: str) -> Callable[..., Any]:
     if key not in _RECIPES:
         place = _found().get(key)
         if place is None:
-            raise InputError(f"{key} ({entry.paper}) is in the catalogue, but not built yet")
+            raise InputError(f"{key} ({entry.paper}) is in the catalog, but not built yet")
         importlib.import_module(place[0])
     return _RECIPES[key]
 

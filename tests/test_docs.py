@@ -11,6 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BRITISH = re.compile(
+    r"\b(?!promis|premis|compromis|surpris|enterpris|aris)\w+(?:isation|[lrmn]is(?:e|ed|es|ing)\b)"
+    r"|\w*(?:behaviour|colour|favour|neighbour|labell|modell|analys(?:e|ed|ing)\b)\w*"
+    r"|\b(?:re-)?cent(?:re|red|ring)\b|\b(?:towards|distils|catalogue|programme)\b",
+    re.IGNORECASE,
+)
 
 
 def test_the_tour_runs_as_written(tmp_path, capsys):
@@ -86,3 +92,14 @@ def test_the_language_page_runs_as_written(tmp_path, capsys, monkeypatch):
     assert "PROMOTE" in capsys.readouterr().out
     assert (tmp_path / "report" / "policy" / "model.safetensors").exists()
     assert (tmp_path / "judge" / "policy" / "reward.safetensors").exists()
+
+
+def test_summaries_and_pages_are_spelled_the_american_way():
+    from surpass.registry import systems
+
+    texts = {s.key: s.summary for s in systems().values()}
+    texts |= {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "docs").glob("*.md")}
+    texts |= {name: (ROOT / name).read_text(encoding="utf-8")
+              for name in ("README.md", "CONTRIBUTING.md", "docs/families.toml")}  # fmt: skip
+    found = {name: BRITISH.findall(text) for name, text in texts.items()}
+    assert {name: words for name, words in found.items() if words} == {}
