@@ -116,6 +116,8 @@ def test_a_handed_over_policy_can_be_the_next_reference(tmp_path):
         (["--level", "0.7"], "--level"),
         (["--reward-range", "0", "0.5"], "outside the stated range"),
         (["--looks", "5"], "--journal"),
+        (["--winsorize", "5"], "--winsorize is 5"),
+        (["--seed", "-1"], "--seed is -1"),
     ],
 )
 def test_bad_options_are_one_line_and_leave_nothing(tmp_path, capsys, argv, said):

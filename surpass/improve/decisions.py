@@ -32,7 +32,7 @@ from surpass.improve.scoring import Rows, reward_range
 from surpass.improve.stages import plan_stages
 from surpass.policies.tilted import fit_multinomial
 
-__all__ = ["explain", "improve_decisions", "unit_of"]
+__all__ = ["check_options", "explain", "improve_decisions", "unit_of"]
 
 Say = Callable[[str], None]
 
@@ -129,7 +129,7 @@ def improve_decisions(
         seconds[stage] = clock.perf_counter() - started
         started = clock.perf_counter()
 
-    _check_options(level, margin, log)
+    check_options(level, margin, log, winsorize)
     say("checking the log")
     limits = reward_range(log.reward.double(), reward_limits)
     log = _with_fitted_propensities(log) if propensity == "fitted" else log
@@ -235,11 +235,22 @@ def explain(
 # before
 
 
-def _check_options(level: float, margin: float, log: Decisions) -> None:
+def check_options(
+    level: float, margin: float, log: Decisions, winsorize: float | None = None
+) -> None:
+    """Say what is wrong with the options before anything is learned.
+
+    Raises:
+        InputError: when one is out of its range, or the log is too short.
+    """
     if not 0 < level < 0.5:
         raise InputError(f"--level is {level:g}; give a chance between 0 and 0.5, such as 0.05")
     if not np.isfinite(margin):
         raise InputError(f"--margin is {margin}; give a number in units of the reward")
+    if winsorize is not None and not 0.5 < winsorize < 1:
+        raise InputError(
+            f"--winsorize is {winsorize:g}; give a quantile between 0.5 and 1, such as 0.99"
+        )
     if len(log.action) < 100:
         raise InputError(f"the log has {len(log.action)} rows; at least 100 are needed")
 
@@ -354,10 +365,6 @@ def _fitted_reference(rows: Rows) -> nn.Module | None:
 @torch.no_grad()
 def _winsorized(decision: Decision, quantile: float) -> Decision:
     """The same test with rewards cut at a quantile of the learning rows; both must pass."""
-    if not 0.5 < quantile < 1:
-        raise InputError(
-            f"--winsorize is {quantile:g}; give a quantile between 0.5 and 1, such as 0.99"
-        )
     cut = float(torch.quantile(decision.rows.reward[_learning(decision)], quantile))
     rows = replace(
         decision.rows, reward=decision.rows.reward.clamp_max(cut), hi=min(decision.range.hi, cut)

@@ -90,6 +90,10 @@ def improve(
 
     if out is not None and Path(out).exists() and not overwrite:
         raise InputError(f"{out} exists; it was kept as it is. Give another --out, or --overwrite")
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; give 0 or more")
+    if journal is not None:
+        _fit_a_journal(reference, methods, candidates, winsorize, propensity_model)
     if model is not None:
         refused = {"--journal": journal, "--looks": looks, "--winsorize": winsorize, "--env": env,
                    "candidates": candidates, **{f"--{k}": v for k, v in columns.items()
@@ -112,7 +116,7 @@ def improve(
     guessed = getattr(opened, "columns", None)
     for role, named, how in guessed.table() if guessed is not None else ():
         say(f"column {role}: {named} ({how})")
-    log = opened.read()
+    log = _read(opened, journal)
     options: dict[str, Any] = {
         "level": level, "margin": margin, "seed": seed, "reward_limits": reward_range,
         "accept_observed_range": accept_observed_range,
@@ -169,6 +173,33 @@ def _written(
         say(f"writing {out}")
         result.save(out, overwrite=overwrite)
     return result
+
+
+def _fit_a_journal(
+    reference: Any, methods: Any, candidates: Any, winsorize: float | None, propensity_model: str
+) -> None:
+    """Refuse what a look of a journal would not heed."""
+    tilts = {methods} if isinstance(methods, str) else set(methods)
+    given = {"--reference": reference is not None, "--methods": not tilts <= {"auto", "tilt"},
+             "candidates": bool(candidates), "--winsorize": winsorize is not None,
+             "--propensity-model": propensity_model != "logged"}  # fmt: skip
+    if (odd := next((k for k, v in given.items() if v), None)) is not None:
+        raise InputError(
+            f"{odd} does not go with --journal, which tests tilts of the policy that wrote the log "
+            "by its logged propensities; leave it out"
+        )
+
+
+def _read(opened: Any, journal: str | Path | None) -> Any:
+    """The log; with a journal by the encoder that it began with, since levels and medians of a
+    longer log are others."""
+    from surpass.data.tables import TableLog
+
+    if journal is not None and isinstance(opened, TableLog):
+        from surpass.improve.journal import encoder_of
+
+        return opened.read(encoder=encoder_of(Path(journal)))
+    return opened.read()
 
 
 def _takes_seed(logs: Any) -> bool:

@@ -31,9 +31,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from surpass.critics.deviations import DeviationModel
+from surpass.data.encoders import Encoder
 from surpass.data.records import Decisions
 from surpass.errors import InputError, atomic
-from surpass.improve.decisions import explain, unit_of
+from surpass.improve.decisions import check_options, explain, unit_of
 from surpass.improve.improvement import Improvement
 from surpass.improve.nominate import Candidate, Label, Learner, nominate, score_candidate
 from surpass.improve.procedure import LEARNERS, Decision, StageScores, Tested, test_stages
@@ -42,7 +43,7 @@ from surpass.improve.scoring import RewardRange, Rows, reward_range
 from surpass.improve.stages import Plan
 from surpass.policies.tilted import rebuild, specification
 
-__all__ = ["boundary", "e_value", "improve_with_journal", "log_wealth"]
+__all__ = ["boundary", "e_value", "encoder_of", "improve_with_journal", "log_wealth"]
 
 BETS = np.geomspace(0.005, 0.3, 20)
 NEWEST = "a policy was frozen; the rows that come next will judge it"
@@ -137,6 +138,16 @@ def _open(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return journal
 
 
+def encoder_of(path: Path) -> Encoder | None:
+    """The encoder that a journal began with, by which the rows that come later are read too; None
+    where there is no journal yet, or its log was numbers already."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8")).get("encoder")
+    except (OSError, ValueError, AttributeError):
+        return None  # what is wrong with the file is said when it is opened
+    return None if held is None else Encoder.from_json(held)
+
+
 def row_hash(log: Decisions, rows: int) -> str:
     """A fingerprint of the first rows of a log: contexts, actions, rewards and propensities."""
     digest = hashlib.sha256()
@@ -151,14 +162,24 @@ def row_hash(log: Decisions, rows: int) -> str:
 
 
 def _new_rows(log: Decisions, journal: dict[str, Any], path: Path) -> int:
-    """How many rows the journal has seen.
+    """How many rows the journal has seen; a new one notes how the log is read.
 
     Raises:
-        InputError: when they are not the first rows of the log, or nothing is new.
+        InputError: when they are not the first rows of the log, its actions are others, or nothing
+            is new.
     """
     weeks = journal["weeks"]
     if not weeks:
+        journal["actions"] = list(log.about.actions)
+        if log.about.encoder is not None:
+            journal["encoder"] = log.about.encoder.to_json()
         return 0
+    if (known := journal.get("actions")) not in (None, list(log.about.actions)):
+        new = next((f" ({a!r} is new)" for a in log.about.actions if a not in known), "")
+        raise InputError(
+            f"{path} was begun with other actions{new}; begin another journal, and name all that "
+            "may come with --actions"
+        )
     seen, n = int(weeks[-1]["learned"]), len(log.action)
     if n < seen or row_hash(log, seen) != weeks[-1]["hash"]:
         raise InputError(
@@ -203,6 +224,9 @@ def improve_with_journal(
         InputError: when the log does not continue the journal, or a setting differs from the
             journal's.
     """
+    check_options(level, margin, log)
+    if looks is not None and looks < 1:
+        raise InputError(f"--looks is {looks}; give the number of looks that are planned")
     limits = reward_range(log.reward.double(), reward_limits)
     if limits.source == "observed" and not accept_observed_range:
         raise InputError(

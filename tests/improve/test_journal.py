@@ -99,6 +99,66 @@ def test_a_changed_log_and_a_log_without_news_are_refused(tmp_path):
         improve_with_journal(logs[1], path)
 
 
+def shop(rows: int, cities: str, seed: int = 0) -> dict[str, np.ndarray]:
+    """A log of three actions, of which b pays more, and customers from these cities."""
+    rng = np.random.default_rng(seed)
+    action = rng.integers(0, 3, rows)
+    return {
+        "city": np.array(list(cities))[rng.integers(0, len(cities), rows)],
+        "age": rng.normal(40.0, 9.0, rows),
+        "action": np.array(list("abc"))[action],
+        "reward": (rng.uniform(size=rows) < 0.2 + 0.4 * (action == 1)).astype(float),
+        "propensity": np.full(rows, 1 / 3),
+    }
+
+
+def both(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: np.concatenate([first[k], second[k]]) for k in first}
+
+
+def test_a_city_that_comes_later_does_not_change_the_rows_that_were_seen(tmp_path):
+    import surpass
+
+    path = tmp_path / "journal.json"
+    early = shop(400, "pq")
+    surpass.improve(early, journal=path)
+    result = surpass.improve(both(early, shop(400, "pqrs", seed=1)), journal=path)
+    assert result.diagnosis["journal"]["look"] == 1
+    assert json.loads(path.read_text())["encoder"]["names"] == [
+        "age", "city=p", "city=q", "city=(other)",
+    ]  # fmt: skip
+
+
+def test_an_action_that_comes_later_is_named(tmp_path):
+    import surpass
+
+    path = tmp_path / "journal.json"
+    early, late = shop(400, "pq"), shop(400, "pq", seed=1)
+    surpass.improve(early, journal=path)
+    late["action"][0] = "d"
+    with pytest.raises(InputError, match=r"other actions \('d' is new\)"):
+        surpass.improve(both(early, late), journal=path)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"reference": [0.2, 0.3, 0.5]}, "--reference does not go with --journal"),
+        ({"methods": "boosting"}, "--methods does not go with --journal"),
+        ({"winsorize": 0.99}, "--winsorize does not go with --journal"),
+        ({"propensity_model": "fitted"}, "--propensity-model does not go with --journal"),
+        ({"level": 0.7}, "--level is 0.7"),
+        ({"looks": 0}, "--looks is 0"),
+    ],
+)
+def test_what_a_look_would_not_heed_is_refused_and_leaves_no_journal(tmp_path, option, said):
+    import surpass
+
+    with pytest.raises(InputError, match=said):
+        surpass.improve(shop(200, "pq"), journal=tmp_path / "journal.json", **option)
+    assert not list(tmp_path.iterdir())
+
+
 def test_scores_of_earlier_weeks_come_from_the_policies_frozen_then(tmp_path):
     path = tmp_path / "journal.json"
     logs = growing(3, lift=0.4)
