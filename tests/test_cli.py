@@ -162,6 +162,28 @@ def test_ctrl_c_leaves_no_partial_folder_and_says_so(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["log.csv"]
 
 
+def test_what_the_disk_refuses_is_one_line(tmp_path, capsys, monkeypatch):
+    from surpass import cli
+
+    def tasks() -> None:
+        (tmp_path / "missing" / "file").write_text("")
+
+    monkeypatch.setitem(cli.COMMANDS, "tasks", tasks)
+    line = failing(capsys, "tasks")
+    assert "missing/file: No such file or directory; check the path" in line
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "surpass", "list", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == b"[\n"
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
+
+
 def test_a_gain_that_rests_on_a_few_large_rewards_is_held_when_winsorized():
     import surpass
 

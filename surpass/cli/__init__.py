@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -49,9 +50,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"surpass: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        kept = str(stopped) or "nothing was written"
-        print(f"\nsurpass: stopped; {kept}", file=sys.stderr)
+        kept = str(stopped) or ("nothing was written" if argv[:1] == ["improve"] else "")
+        print(f"\nsurpass: stopped{kept and '; '}{kept}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read has gone; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # what no command foresaw: a full disk, a folder that is a file
+        where = f"{error.filename}: " if error.filename else ""
+        why = " ".join(str(error.strerror or error).split())
+        print(f"surpass: {where}{why}; check the path and its permissions", file=sys.stderr)
+        return 2
     return 0

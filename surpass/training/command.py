@@ -51,23 +51,23 @@ def configured(key: str, settings: Sequence[str]) -> Any:
 
 
 def _read(text: str, default: Any, setting: str) -> Any:
-    """Text as the type of the hyperparameter's default."""
+    """Text as the type of the hyperparameter's default; as a number where that says nothing."""
+    if isinstance(default, str):
+        return text
     try:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(default, int):
             return int(text)
-        if isinstance(default, float):
-            return float(text)
         if isinstance(default, tuple):
             kind = type(default[0]) if default else float
             return tuple(kind(v) for v in text.strip("()[]").split(",") if v.strip())
+        return float(text)
     except (ValueError, KeyError) as error:
+        if not isinstance(default, bool | int | float | tuple):
+            raise InputError(f"--set {setting}: a number is expected") from error
         kind = type(default).__name__
         raise InputError(f"--set {setting}: {kind} expected, as in {default!r}") from error
-    if default is None or isinstance(default, str):
-        return text if isinstance(default, str) else float(text)
-    return float(text)
 
 
 def run(
@@ -103,6 +103,8 @@ def run(
     more: dict[str, Any] = {k: v for k, v in (language or {}).items() if v is not None}
     if more and model is None:
         raise InputError(f"--{next(iter(more))} is for language models; name one with --model PATH")
+    if seeds < 1:
+        raise InputError(f"--seeds is {seeds}; give 1 or more")
     console = Console()
     form, place = configured(key, settings), out or Path("runs") / key
     rows: Any = data

@@ -116,11 +116,14 @@ def train_language(
                     callback(before + trainer.step, notes, policy)
                 if kept is not None and trainer.step % save_every == 0 and trainer.step < count:
                     save_checkpoint(trainer, kept)
-        except KeyboardInterrupt:
-            if kept is not None:
-                save_checkpoint(trainer, kept)
-                journal.say(f"stopped at update {before + trainer.step}; carry on with --resume")
-            raise
+        except KeyboardInterrupt as stopped:
+            if kept is None:
+                raise
+            save_checkpoint(trainer, kept)
+            raise KeyboardInterrupt(
+                f"update {before + trainer.step} is kept in {place}; the same command, or "
+                "resume=True, goes on from there"
+            ) from stopped
         if kept is not None:
             save_checkpoint(trainer, kept)
     policy.model.eval()

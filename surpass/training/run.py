@@ -364,13 +364,14 @@ class _Run:
                         break
                 if self.out is not None and (ended or engine.step % self.save_every == 0):
                     self._save(engine, number, done, watch, ended)
-        except KeyboardInterrupt:
-            if self.out is not None:
-                self._save(engine, number, done, watch, ended)
-                self.journal.say(
-                    f"stopped at update {done + engine.step}; carry on with resume (--resume)"
-                )
-            raise
+        except KeyboardInterrupt as stopped:
+            if self.out is None:
+                raise
+            self._save(engine, number, done, watch, ended)
+            raise KeyboardInterrupt(
+                f"update {done + engine.step} is kept in {self.out}; the same command, or "
+                "resume=True, goes on from there"
+            ) from stopped
         if self.out is not None:
             self._save(engine, number, done, watch, ended)
         return self._handed(learner, engine, history)

@@ -25,6 +25,11 @@ def test_wrong_settings_are_refused_in_one_line(setting, says):
         configured("sac", [setting])
 
 
+def test_a_word_for_a_number_whose_default_is_none_is_refused_in_one_line():
+    with pytest.raises(InputError, match="--set tau=much: a number is expected"):
+        configured("clipped-ips", ["tau=much"])
+
+
 def test_a_run_in_a_task_from_the_command_line(tmp_path, capsys):
     sizes = ["envs=4", "horizon=16", "epochs=1", "minibatches=1", "hidden=8"]
     run("ppo", task="cart-pole", steps=64 * 4, settings=sizes, out=tmp_path, measure=during)
