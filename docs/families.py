@@ -96,7 +96,7 @@ def page(family: str, text: dict[str, str]) -> str:
     from surpass.registry import systems
 
     rows = [s for s in systems().values() if s.family == family]
-    built = [s for s in rows if s.form]
+    built = [s for s in rows if s.built]
     named = [s for s in built if not s.classic]
     lines = [f"# {text['title']}\n", text["what"].strip() + "\n"]
     lines += ["## How to choose\n", _honest(text["choose"].strip()) + "\n"]
@@ -113,7 +113,7 @@ def page(family: str, text: dict[str, str]) -> str:
     if classics:
         lines += ["\n## The baselines of the field\n", "| system | paper |", "|---|---|"]
         lines += [f"| `{s.key}` | {_safe(s.paper)} |" for s in classics]
-    later = [s for s in rows if not s.form]
+    later = [s for s in rows if not s.built]
     if later:
         lines += ["\n## In the catalog, not built yet\n", "| system | what it is |", "|---|---|"]
         lines += [f"| `{s.key}` | {_cell(s.summary or s.paper)} |" for s in later]
@@ -140,7 +140,7 @@ def _honest(text: str) -> str:
     """The advice, with a mark at systems that cannot be run yet."""
     from surpass.registry import systems
 
-    later = {s.key for s in systems().values() if not s.form}
+    later = {s.key for s in systems().values() if not s.built}
 
     def mark(match: re.Match[str]) -> str:
         return match[0] + (" (not built yet)" if match[1] in later else "")

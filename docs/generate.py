@@ -95,10 +95,10 @@ def systems() -> str:
     from surpass.registry import FAMILIES, systems
 
     known = systems()
-    ready = sum(bool(s.form) for s in known.values())
+    ready = sum(s.built for s in known.values())
     lines = [
         "# Systems\n",
-        f"{len(known)} systems are known by key, {ready} can be run. `surpass show KEY` prints "
+        f"{len(known)} systems are known by key, {ready} can be used. `surpass show KEY` prints "
         "one with its recipe, its defaults and its evidence; failures are shown like the rest.\n",
     ]
     for family in FAMILIES:

@@ -1,8 +1,8 @@
 """What exists: every system's key, name, paper, family and kind, and where its recipe stands.
 
 `systems.toml` names them all, built or not; a recipe is found by its decorator, `@system("iql")`,
-and its form by
-the function's return annotation. Nothing here imports torch: `surpass list` answers at once.
+and its form by the function's return annotation. Nothing here imports torch: `surpass list`
+answers at once.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _DECORATED = re.compile(
 
 @dataclass(frozen=True)
 class System:
-    """One system: `form`, `module` and `function` are empty until its recipe is built; `classic`
-    ones are the
-    baselines of the field that are not in the catalog. `evidence` is None, "holds", "fails" or
-    "inconclusive"."""
+    """One system: `form`, `module` and `function` are empty until its recipe is built; where there
+    is no recipe to write, `systems.toml` names the module that does what it is for. `classic` ones
+    are the baselines of the field that are not in the catalog. `evidence` is None, "holds", "fails"
+    or "inconclusive"."""
 
     key: str
     name: str
@@ -55,6 +55,11 @@ class System:
     module: str = ""
     function: str = ""
     evidence: str | None = None
+
+    @property
+    def built(self) -> bool:
+        """Whether it can be used."""
+        return bool(self.module)
 
 
 def system(key: str) -> Callable[[Recipe], Recipe]:
@@ -98,7 +103,7 @@ def systems() -> dict[str, System]:
     places = _found()
     out = {}
     for entry in entries:
-        module, function, form = places.get(entry["key"], ("", "", ""))
+        module, function, form = places.get(entry["key"], (entry.pop("module", ""), "", ""))
         out[entry["key"]] = System(
             **entry, form=form, module=module, function=function, evidence=_verdict(entry["key"])
         )
@@ -132,6 +137,8 @@ def recipe(key: str) -> Callable[..., Any]:
     entry = find(key)
     if key not in _RECIPES:
         place = _found().get(key)
+        if place is None and entry.built:
+            raise InputError(f"{key} has no recipe; surpass show {entry.key} says where it is")
         if place is None:
             raise InputError(f"{key} ({entry.paper}) is in the catalog, but not built yet")
         importlib.import_module(place[0])

@@ -80,6 +80,25 @@ def test_show_prints_paper_recipe_and_defaults(capsys):
     assert "clipped_ips(tau: float | None = None)" in out and "Estimator" in out
 
 
+def test_show_prints_a_variant_under_its_own_name(capsys):
+    assert main(["show", "edp:crr"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("edp:crr") and "edp_crr(" in out
+
+
+def test_what_has_no_recipe_but_a_module_is_built_and_shows_its_evidence(capsys):
+    from surpass.registry import systems
+
+    assert {k for k, s in systems().items() if s.built and not s.form} == {
+        "scope-rl", "sharpe-ratio-at-k",
+    }  # fmt: skip
+    assert main(["show", "scope-rl"]) == 0
+    out = capsys.readouterr().out
+    assert "Not built yet" not in out
+    assert "surpass.evaluation.compare" in out and "Evidence:" in out
+    assert "has no recipe" in failing(capsys, "train", "scope-rl")
+
+
 def test_a_misspelled_system_names_the_nearest(capsys):
     assert "did you mean 'bapo'" in failing(capsys, "show", "bapoo")
 
@@ -176,10 +195,10 @@ def test_what_the_disk_refuses_is_one_line(tmp_path, capsys, monkeypatch):
 def test_a_reader_that_goes_away_is_no_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "surpass", "list", "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
     )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline() == b"[\n"
+    assert process.stdout.read(1) == b"["  # more is on its way than a pipe holds
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
 

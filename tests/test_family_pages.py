@@ -39,7 +39,7 @@ def test_advice_names_systems_that_exist_and_marks_those_that_cannot_be_run(fami
         advice = families._honest(text["choose"])
         for key, mark in re.findall(r"`([\w-]+)`( \(not built yet\))?", advice):
             assert key in known, key
-            assert bool(mark) == (not known[key].form), key
+            assert bool(mark) == (not known[key].built), key
 
 
 def test_a_picture_has_a_dot_for_every_seed_on_a_common_scale(families):

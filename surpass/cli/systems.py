@@ -27,7 +27,7 @@ def list_systems(*, family: Family | None = None, built: bool = False, as_json: 
     chosen = [
         s
         for s in systems().values()
-        if (family is None or s.family == family) and (not built or s.form)
+        if (family is None or s.family == family) and (not built or s.built)
     ]
     if as_json:
         fields = ("key", "name", "paper", "family", "form", "kind", "evidence")
@@ -44,10 +44,10 @@ def list_systems(*, family: Family | None = None, built: bool = False, as_json: 
         left -= width + 2
     table.add_column("paper", overflow="ellipsis", no_wrap=True, width=max(left, 10))
     for s in chosen:
-        shade = "" if s.form else "dim"
+        shade = "" if s.built else "dim"
         table.add_row(s.key, s.family, s.form or "-", s.evidence or "-", s.paper, style=shade)
     console.print(table)
-    ready = sum(bool(s.form) for s in chosen)
+    ready = sum(s.built for s in chosen)
     console.print(f"\n{len(chosen)} systems, {ready} built. More of one: surpass show KEY")
 
 
@@ -57,36 +57,52 @@ def show(key: Positional[str], /) -> None:
     Args:
         key: As in `surpass list`.
     """
+    import importlib
     import inspect
-    import re
 
     from rich.console import Console
-    from rich.markup import escape
 
-    from surpass.registry import LEDGER, find, recipe
+    from surpass.registry import LEDGER, find
 
     entry, console = find(key), Console()
-    console.print(f"[bold]{entry.key}[/bold]  {entry.name}", highlight=False)
+    console.print(f"[bold]{key}[/bold]  {entry.name}", highlight=False)
     console.print(f"{entry.paper}\n[dim]{entry.family} · {entry.kind}[/dim]\n", highlight=False)
     if entry.summary:
         console.print(entry.summary + "\n", highlight=False)
-    if not entry.form:
+    if not entry.built:
         console.print("Not built yet.")
         return
-    function = recipe(key)
-    # Annotations are kept as text, which Python prints in quotes.
-    signature = escape(re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function))))
-    console.print(f"[bold]{entry.function}{signature}[/bold]", highlight=False)
-    console.print(inspect.getdoc(function) or "", highlight=False, markup=False)
-    console.print(f"\n[dim]{entry.module}[/dim]")
-    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    if not required:
-        _print_form(console, function())
+    if entry.form:
+        _print_recipe(console, key)
+    else:  # there is no recipe to print, but a module that does it
+        module = importlib.import_module(entry.module)
+        console.print(inspect.getdoc(module) or "", highlight=False, markup=False)
+        console.print(f"\n[dim]{entry.module}[/dim]")
     path = LEDGER / f"{entry.key}.json"
     if path.exists():
         from surpass.evidence.runs import describe_entry
 
         console.print(describe_entry(path), highlight=False, markup=False)
+
+
+def _print_recipe(console: Any, key: str) -> None:
+    """A recipe or a variant of one: its signature, formula, place and form."""
+    import inspect
+    import re
+
+    from rich.markup import escape
+
+    from surpass.registry import recipe
+
+    function = recipe(key)
+    # Annotations are kept as text, which Python prints in quotes.
+    signature = escape(re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function))))
+    console.print(f"[bold]{function.__name__}{signature}[/bold]", highlight=False)
+    console.print(inspect.getdoc(function) or "", highlight=False, markup=False)
+    console.print(f"\n[dim]{function.__module__}[/dim]")
+    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    if not required:
+        _print_form(console, function())
 
 
 def _print_form(console: Any, form: Any) -> None:

@@ -82,7 +82,7 @@ def _table(keys: Sequence[str], as_json: bool) -> None:
     for family in FAMILIES:
         own = [e for e in entries if known[e["key"]].family == family]
         if own:
-            built = sum(bool(s.form) and not s.classic for s in known.values()
+            built = sum(s.built and not s.classic for s in known.values()
                         if s.family == family)  # fmt: skip
             table.add_section()
             table.add_row(f"[bold]{family}[/bold]", "", f"{len(own)} of {built} measured")
