@@ -67,7 +67,7 @@ def legs_of(
     if not isinstance(form, Stages):
         _learner(form, roles, {})  # refuses what is not run here
         if steps is None:
-            raise InputError("say how many updates to make: steps=100_000")
+            raise InputError("say how many updates to make: steps=100_000, or --steps 100000")
         stages: list[tuple[Stage, Mapping[str, Any]]] = [(Stage(form, steps or 0), {})]
         share = 1.0
     else:
