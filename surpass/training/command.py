@@ -101,10 +101,13 @@ def run(
         InputError: when names or data do not fit.
     """
     more: dict[str, Any] = {k: v for k, v in (language or {}).items() if v is not None}
-    if more and model is None:
-        raise InputError(f"--{next(iter(more))} is for language models; name one with --model PATH")
+    if model is None and (more or reward is not None):
+        odd = next(iter(more), "reward")
+        raise InputError(f"--{odd} is for language models; name one with --model PATH")
     if seeds < 1:
         raise InputError(f"--seeds is {seeds}; give 1 or more")
+    if model is not None and evaluate_every is not None:
+        raise InputError("--evaluate-every is not for language models; leave it out")
     console = Console()
     form, place = configured(key, settings), out or Path("runs") / key
     rows: Any = data

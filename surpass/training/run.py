@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from surpass.data.records import Transitions
+from surpass.data.records import Decisions, Transitions
 from surpass.data.trajectories import open_trajectories, write_trajectories
 from surpass.errors import InputError
-from surpass.forms import Collect, Learner, Spaces, Transform
+from surpass.forms import Collect, Learner, Spaces, Stages, Transform
 from surpass.parts import needs_of
 from surpass.policies.acting import InEnvironment, none
 from surpass.tasks.recording import joined
@@ -160,7 +160,12 @@ def train(
     if _on_modules(form, given):
         from surpass.training.module_run import train_language
 
+        refused = {"--seeds": seeds not in (None, 1), "--wandb": wandb, "evaluate": bool(evaluate)}
+        if (odd := next((k for k, v in refused.items() if v), None)) is not None:
+            raise InputError(f"{odd} is not for language models; leave it out")
         rest = {"out": out, "seed": seed, "resume": resume, "say": say, **roles}
+        rest |= {} if device is None else {"device": str(device)}
+        rest |= {} if callback is None else {"callback": callback}
         return train_language(form, data, task=task, steps=steps or 100, **rest)
     if given.get("task") is not None:
         from surpass.tasks.catalog import opened
@@ -228,13 +233,30 @@ def _spaces(form: Any, roles: Mapping[str, Any]) -> Spaces:
             )
         found = theirs
     if found is None:
-        raise InputError("train needs data (Transitions) or a task (an id, or a task with spaces)")
+        raise InputError(_nothing_to_fit(form, roles))
     learner = last_learner(form, roles)
     if learner.discrete is not None and learner.discrete != found.discrete:
         kind, fit = ("discrete", "bc, iql, dqn") if found.discrete else (
             "continuous", "bc, td3-bc, iql, cql, sac")  # fmt: skip
         raise InputError(f"this recipe does not fit {kind} actions; these do: {fit}")
     return found
+
+
+def _nothing_to_fit(form: Any, roles: Mapping[str, Any]) -> str:
+    """What to give where the nets have nothing to fit."""
+    from surpass.training.module_run import runs_on_modules
+
+    data = roles.get("log")
+    if isinstance(data, str | Path):
+        if not isinstance(form, Stages) and runs_on_modules(form, {"model": data}):
+            return f"to train a language model on {data} give it: model=..., or --model PATH"
+        return f"{data} is a name; open it first: surpass.open_log({str(data)!r}).read()"
+    if isinstance(data, Decisions):
+        return (
+            "the log holds single decisions, and this learns from episodes; from decisions learns "
+            "surpass improve"
+        )
+    return "train needs data (Transitions) or a task (an id, or a task with spaces)"
 
 
 @dataclass

@@ -7,7 +7,7 @@ from surpass.errors import InputError
 from surpass.evaluation.rollouts import during
 from surpass.tasks.point import point_log
 from surpass.training.command import configured, run
-from surpass.training.run import load_trained
+from surpass.training.run import load_trained, train
 
 
 def test_settings_reach_the_recipe_and_into_its_parts():
@@ -28,6 +28,27 @@ def test_wrong_settings_are_refused_in_one_line(setting, says):
 def test_a_word_for_a_number_whose_default_is_none_is_refused_in_one_line():
     with pytest.raises(InputError, match="--set tau=much: a number is expected"):
         configured("clipped-ips", ["tau=much"])
+
+
+def test_what_is_given_and_cannot_be_learned_from_is_named(tmp_path):
+    import numpy as np
+
+    from surpass.data import open_log
+
+    rows = {"action": np.arange(200) % 2, "reward": np.arange(200) % 3 % 2, "x": np.arange(200.0)}
+    log = open_log({**rows, "propensity": np.full(200, 0.5)}).read()
+    for recipe, data, says in (
+        ("iql", log, "the log holds single decisions"),
+        ("iql", "log.parquet", r"open it first: surpass.open_log\('log.parquet'\).read\(\)"),
+        ("grpo", "prompts.jsonl", "to train a language model on prompts.jsonl give it"),
+    ):
+        with pytest.raises(InputError, match=says):
+            train(recipe, data, steps=1)
+    with pytest.raises(InputError, match="--reward is for language models; name one with --model"):
+        run("grpo", data="prompts.jsonl", reward="exact", out=tmp_path / "no")
+    for option in ({"seeds": 2}, {"wandb": True}):
+        with pytest.raises(InputError, match="is not for language models"):
+            train("grpo", "prompts.jsonl", model="my-model", steps=1, **option)
 
 
 def test_a_run_in_a_task_from_the_command_line(tmp_path, capsys):
