@@ -137,6 +137,8 @@ def test_a_handed_over_policy_can_be_the_next_reference(tmp_path):
         (["--looks", "5"], "--journal"),
         (["--winsorize", "5"], "--winsorize is 5"),
         (["--seed", "-1"], "--seed is -1"),
+        (["--columns", "reward=clicked"], "--columns is for language models"),
+        (["--samples", "8"], "--samples is for language models"),
     ],
 )
 def test_bad_options_are_one_line_and_leave_nothing(tmp_path, capsys, argv, said):

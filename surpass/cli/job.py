@@ -44,7 +44,7 @@ def improve(
     env: Annotated[str | None, arg(metavar="ID")] = None,
     model: Annotated[str | None, arg(metavar="PATH")] = None,
     columns: Annotated[str | None, arg(metavar="ROLE=COLUMN,...")] = None,
-    samples: int = 4,
+    samples: int | None = None,
     horizon: int | None = None,
     steps: int | None = None,
     lora: int | None = None,
@@ -111,7 +111,7 @@ def improve(
         env: For trajectories: an environment that confirms the result.
         model: For prompts, pairs and scored answers: the language model to improve, by path.
         columns: With --model: where what stands, as in prompt=question,answer=solution.
-        samples: With --model: answers of each model to each held-out prompt.
+        samples: With --model: answers of each model to each held-out prompt; 4 by default.
         horizon: With --model: most tokens of an answer.
         steps: For trajectories and with --model: updates of each recipe; few on small logs by
             default.
@@ -187,7 +187,7 @@ def serve(
     """Serve a policy over HTTP; every decision is logged with its exact propensity.
 
     With --socket, a policy that scores candidates (the folder of `surpass train cold-rl`, or its
-    ONNX graph) answers on a Unix socket instead, within microseconds and without a log.
+    ONNX graph) answers on a Unix socket instead, without a log.
 
     The log folder goes straight back into `surpass improve`. A decision enters the log when its
     reward comes. Where only successes are reported (clicks), give --default-reward 0: without it

@@ -179,25 +179,30 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path} is not a whole Parquet file; write it again") from error
     elif path.suffix in (".jsonl", ".ndjson", ".json"):
-        rows = []
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(
-                        f"{path}: line {number} is not JSON ({error.msg}); write one object a line"
-                    ) from error
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}: line {number} is not an object; write one a line")
-                rows.append(row)
+        try:
+            with path.open(encoding="utf-8-sig") as lines:
+                rows = [_object(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: the text is not UTF-8; save it as UTF-8") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
     else:
         raise InputError(f"{path}: language data are read from .jsonl or .parquet files")
     if not rows:
         raise InputError(f"{path} is empty; give at least one row")
     return rows
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: line {number} is not JSON ({error.msg}); write one object a line"
+        ) from error
+    if not isinstance(row, dict):
+        raise InputError(f"{path}: line {number} is not an object; write one a line")
+    return row
 
 
 def open_language(

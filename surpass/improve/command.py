@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from surpass.errors import InputError
 from surpass.improve.improvement import Improvement
 
 __all__ = ["default_folder", "run"]
@@ -36,7 +37,16 @@ def run(
     options: dict[str, Any],
     language: dict[str, Any] | None = None,
 ) -> None:
-    """Run the main job with a line of progress per stage, then say the verdict."""
+    """Run the main job with a line of progress per stage, then say the verdict.
+
+    Raises:
+        InputError: when the input or an option cannot be used.
+    """
+    given = {k: v for k, v in (language or {}).items() if v is not None}
+    if model is None and given:
+        raise InputError(
+            f"--{next(iter(given))} is for language models; name one with --model PATH"
+        )
     console = Console()
     folder = out or default_folder(logs)
     overwrite = overwrite or (out is None and _is_report(folder))
@@ -71,7 +81,7 @@ def run(
             looks=looks,
             env=env,
             model=model,
-            language=language if model is not None else None,
+            language=given if model is not None else None,
             accept_estimated=accept_estimated,
             say=say,
             **columns,

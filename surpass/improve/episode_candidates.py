@@ -178,6 +178,11 @@ def recipes_for(methods: str | Sequence[str], discrete: bool) -> tuple[str, ...]
     for key in given:
         if key != "tilt" and not isinstance(build(key), Learner | Stages):
             raise InputError(f"{key} does not learn from logs of episodes; try bc, td3-bc or iql")
+    if not discrete and set(given) == {"tilt"}:
+        raise InputError(
+            "tilt is for discrete actions, and those of this log are continuous; try bc, td3-bc or "
+            "iql"
+        )
     return given
 
 

@@ -156,6 +156,8 @@ def improve_language(
     """
     if not 0 < level < 0.5:
         raise InputError(f"--level is {level:g}; give a chance between 0 and 0.5")
+    if samples < 1:
+        raise InputError(f"--samples is {samples}; give at least one answer to each prompt")
     begun = clock.perf_counter()
     say("opening the model")
     start = _opened(model, tokenizer)

@@ -250,8 +250,11 @@ def load_model(
         checkpointing: compute activations again in the backward pass.
 
     Raises:
-        InputError: when the folder holds no causal language model, or an adapter of another one.
+        InputError: when the folder holds no causal language model, or an adapter of another one, or
+            the rank is none.
     """
+    if isinstance(lora, int) and lora < 1:
+        raise InputError(f"--lora is {lora}; give a rank of at least 1")
     transformers = extra("transformers")
     place = Path(model) if isinstance(model, str | Path) else None
     loaded: Any = model

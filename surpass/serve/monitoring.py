@@ -10,6 +10,7 @@ how sure that is.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from surpass.data.records import Decisions
 from surpass.errors import InputError, nearest
 from surpass.forms import Monitor, Reading
 from surpass.methods.ope.promotion import gate
-from surpass.registry import recipe, systems
+from surpass.registry import build, systems
 
 __all__ = ["Entry", "Watched", "monitor", "watching"]
 
@@ -176,6 +177,8 @@ def watching(
     **options: Any,
 ) -> Iterator[Watched]:  # fmt: skip
     """The same as it happens: what was said so far, after every batch of a stream."""
+    if every is not None and every < 1:
+        raise InputError(f"--every is {every}; give the rows of a batch, 1 or more")
     name, form = _form(watch, policy, options)
     size = every or {"feamoe": 500, "gate": 1000, "goodhart-rl": 1}.get(name, LEAST)
     stream, log = _stream(data, name, size, text, columns or {})
@@ -208,13 +211,18 @@ def _form(watch: str | Monitor, policy: Any, options: dict[str, Any]) -> tuple[s
     if watch == "gate":
         if policy is None:
             raise InputError("the gate needs policy=, the candidate that asks to be promoted")
+        has = tuple(inspect.signature(gate).parameters)
+        if odd := [k for k in options if k not in has]:
+            raise InputError(
+                f"the gate has no {odd[0]!r}{nearest(odd[0], has)}; it has {', '.join(has)}"
+            )
         return watch, gate(**options)
     known = ["gate", *(k for k, s in systems().items() if s.form == "Monitor")]
     if watch not in known:
         raise InputError(
             f"there is no monitor {watch!r}{nearest(watch, known)}; there are {', '.join(known)}"
         )
-    return watch, recipe(watch)(**options)
+    return watch, build(watch, **options)
 
 
 def _opened(policy: Any) -> Any:

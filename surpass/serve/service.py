@@ -295,9 +295,10 @@ def run(
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
             raise InputError(
-                f"{host}:{port} cannot be listened on: {error.strerror}; give another --port"
+                f"{host}:{port} cannot be listened on: {why}; give another --port"
             ) from error
     decider = Decider(handed, logs, seed=seed, default_reward=default_reward, patience=patience)
     app = create_app(decider)

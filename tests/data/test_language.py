@@ -163,6 +163,12 @@ def test_broken_files_are_named(tmp_path, tokenizer):
         open_language(tmp_path / "b.parquet", tokenizer)
     with pytest.raises(InputError, match="does not exist"):
         open_language(tmp_path / "c.jsonl", tokenizer)
+    (tmp_path / "d.jsonl").write_bytes('{"prompt": "ä"}'.encode("latin-1"))
+    with pytest.raises(InputError, match=r"d\.jsonl: the text is not UTF-8"):
+        open_language(tmp_path / "d.jsonl", tokenizer)
+    (tmp_path / "e.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"e\.jsonl cannot be read: Is a directory"):
+        open_language(tmp_path / "e.jsonl", tokenizer)
     with pytest.raises(InputError, match="there is no tokenizer"):
         open_language([{"prompt": "a", "completion": "b"}], None)
 

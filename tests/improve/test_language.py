@@ -233,6 +233,8 @@ PROMPTS = [{"prompt": f"C{i}=", "answer": str(i % 10)} for i in range(10, 60)]
         ([{"prompt": r["prompt"]} for r in PROMPTS], {"reward": "exact"}, "no column 'answer'"),
         (PROMPTS, {"reward": "exacto"}, "there is no reward 'exacto'"),
         (PROMPTS, {"reward": "exact", "level": 0.7}, "--level is 0.7"),
+        (PROMPTS, {"reward": "exact", "samples": 0}, "--samples is 0"),
+        (PROMPTS, {"reward": "exact", "lora": 0, "steps": 1}, "--lora is 0"),
         (PROMPTS, {"reward": "exact", "horizon": 100}, "leaves room for 59 tokens"),
         (PROMPTS, {"reward": lambda p, c, a: "good", "steps": 1}, "a finite number is expected"),
         (PROMPTS, {"reward": lambda p, c, a: math.nan, "steps": 1}, "a finite number is expected"),

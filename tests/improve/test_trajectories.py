@@ -101,6 +101,11 @@ def test_a_policy_from_continuous_actions_holds_until_it_is_played():
     assert held.best is not None and not held.best.tested
 
 
+def test_tilts_alone_are_refused_where_actions_are_continuous():
+    with pytest.raises(InputError, match="tilt is for discrete actions"):
+        improve_trajectories(point_log("medium", 3_000), "tilt")
+
+
 def test_with_an_environment_play_decides():
     log = point_log("medium", 15_000)
     for name, act, verdict in (

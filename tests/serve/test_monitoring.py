@@ -124,3 +124,16 @@ def test_bad_input_is_said_in_a_line():
         monitor(log, "feamoe")
     with pytest.raises(InputError, match="candidate"):
         monitor(decisions(3000), "gate")
+
+
+@pytest.mark.parametrize(
+    ("watch", "options", "said"),
+    [
+        ("text-drift", {"run_lenght": 200}, "did you mean 'run_length'"),
+        ("gate", {"policy": "candidate", "margins": 0.1}, "did you mean 'margin'"),
+        ("text-drift", {"every": 0}, "--every is 0"),
+    ],
+)
+def test_misspelled_options_of_a_monitor_are_named(watch, options, said):
+    with pytest.raises(InputError, match=said):
+        monitor(messages(600), watch, **options)

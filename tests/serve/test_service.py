@@ -22,7 +22,7 @@ from surpass.policies.categorical import Softmax, WithReference
 from surpass.policies.handover import HandedPolicy, load, save
 from surpass.policies.tilted import Capped, Constant
 from surpass.serve.log import JOURNAL, DecisionLog, Unknown, log_schema
-from surpass.serve.service import Decider, create_app
+from surpass.serve.service import Decider, create_app, run
 
 ACTIONS = ("mail", "call", "wait")
 
@@ -256,6 +256,12 @@ def test_bad_requests_get_one_clear_line(policy, tmp_path, path, body, status, t
         broken = client.post(path, content=b"{", headers={"content-type": "application/json"})
         assert broken.status_code == 422 and "not a JSON object" in broken.json()["error"]
         assert client.get("/health").json()["log"]["waiting"] == 0
+
+
+def test_a_port_that_is_none_is_one_line(policy, tmp_path):
+    with pytest.raises(InputError, match=r"99999 cannot be listened on: .* another --port"):
+        run(tmp_path / "policy", logs=tmp_path / "log", port=99_999)
+    assert not (tmp_path / "log").exists()
 
 
 def test_numbers_without_an_encoder_and_a_reference_with_every_decision(tmp_path):
