@@ -103,3 +103,18 @@ def test_summaries_and_pages_are_spelled_the_american_way():
               for name in ("README.md", "CONTRIBUTING.md", "docs/families.toml")}  # fmt: skip
     found = {name: BRITISH.findall(text) for name, text in texts.items()}
     assert {name: words for name, words in found.items() if words} == {}
+
+
+def test_flags_and_calls_on_the_pages_exist():
+    import surpass
+    from surpass.registry import systems
+
+    commands = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "surpass/cli").glob("*.py"))
+    flags = {name.replace("_", "-") for name in re.findall(r"^    (\w+): ", commands, re.MULTILINE)}
+    flags |= {"help", "json", "nproc-per-node"}  # the last is torchrun's
+    calls = {*dir(surpass), *(k.replace("-", "_") for k, s in systems().items() if s.form)}
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "docs" / "families.toml"]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)) <= flags, page.name
+        assert set(re.findall(r"\b(?:surpass|sp)\.(\w+)\(", text)) <= calls, page.name
