@@ -18,6 +18,7 @@ PACKAGE = ROOT / "surpass"
 
 # The order in which the rooms stand: each imports only from those before it.
 ROOMS = {
+    "errors": "Errors",
     "parts": "Parts",
     "objectives": "Objectives",
     "registry": "Registry",
@@ -34,7 +35,6 @@ ROOMS = {
     "serve": "Serve",
     "evidence": "Evidence",
     "cli": "Command line",
-    "errors": "Errors",
 }
 
 

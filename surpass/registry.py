@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from surpass.errors import InputError, nearest
 
-__all__ = ["FAMILIES", "System", "find", "recipe", "system", "systems"]
+__all__ = ["FAMILIES", "System", "build", "find", "recipe", "system", "systems"]
 
 HERE = Path(__file__).parent
 LEDGER = HERE / "evidence" / "ledger"

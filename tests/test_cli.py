@@ -183,6 +183,11 @@ def test_ctrl_c_leaves_no_partial_folder_and_says_so(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["log.csv"]
 
 
+def test_a_seed_below_zero_is_refused_before_anything_plays(capsys):
+    line = failing(capsys, "evaluate", "random", "--env", "cart-pole", "--seed", "-1")
+    assert "--seed is -1" in line
+
+
 def test_what_the_disk_refuses_is_one_line(tmp_path, capsys, monkeypatch):
     from surpass import cli
 

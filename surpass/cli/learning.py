@@ -57,7 +57,7 @@ def train(
 
     Args:
         key: The recipe, as in `surpass list`.
-        data: A log: a file, a Minari id, or a data set of `surpass zoo`.
+        data: A log: a file, minari:ID, or a data set of `surpass zoo`.
         task: An environment id, for training or for evaluation during training.
         role: A further log, by the name that the recipe asks for it.
         model: A language model, by path, or a small one of `surpass zoo`.

@@ -129,7 +129,7 @@ def evidence(
         action: run experiments, print the table, or verify a random sample with fresh seeds.
         keys: Systems, by key.
         family: All systems of a family.
-        seeds: Run this many seeds.
+        seeds: Run this many seeds, at least three.
         jobs: Experiments side by side.
         as_json: Print JSON.
     """

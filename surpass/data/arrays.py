@@ -74,6 +74,7 @@ def _parsed(array: pa.Array, file: str, name: str, start: int) -> pa.Array:
 
 
 def is_number(value: str) -> bool:
+    """Whether a word reads as a number."""
     try:
         float(value)
     except ValueError:

@@ -53,6 +53,8 @@ def run(
         raise InputError(f"{which}; give --logs LOGS or --env ID")
     if not 0 < level < 1:
         raise InputError(f"--level lies between 0 and 1, not {level}; 0.95 is a 95 % interval")
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; give 0 or more")
     names = [policy, *compare]
     if len(set(names)) < len(names):
         raise InputError("--compare names a policy twice; leave one out")

@@ -19,6 +19,12 @@ __all__ = ["episodes_needed", "figures", "usage"]
 def episodes_needed(
     phi: Tensor, floor: float, margin: float, paid: Tensor, level: float
 ) -> Settlement:  # fmt: skip
+    """What would settle a HOLD, in episodes of the whole log.
+
+    Args:
+        phi: gains of the judging episodes, [E]. floor: their lower limit. margin: to be exceeded.
+        paid: returns of the log's episodes, [E]. level: of the verdict.
+    """
     found = settlement(
         float(phi.mean()) - margin, float(phi.std()), floor - margin, len(phi),
         float(paid.mean()), level,
@@ -41,6 +47,7 @@ def episodes_needed(
 
 
 def usage(candidate: EpisodeCandidate) -> tuple[tuple[str, str], ...]:
+    """How the policy of a report is used: captions with code."""
     if candidate.key == "tilt":
         code = (
             'import surpass\n\npolicy = surpass.load("report/policy")\n'
@@ -57,6 +64,12 @@ def usage(candidate: EpisodeCandidate) -> tuple[tuple[str, str], ...]:
 def figures(
     paid: Tensor, scored: list[Weighed], found: Confirmation | None, best: Weighed
 ) -> tuple[Figure, ...]:
+    """The pictures of a report on episodes: the candidates, and the returns that were played.
+
+    Args:
+        scored: all candidates, `best` among them. found: what playing came to, where there was an
+            environment.
+    """
     rows = [
         {
             "label": s.candidate.label, "value": s.worth, "low": None, "high": None,

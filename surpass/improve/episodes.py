@@ -144,5 +144,6 @@ def step_range(
 
 
 def horizon_of(log: Transitions, task: Any) -> int:
+    """The most steps of an episode: as the task or the log states it, or as it was seen."""
     stated = getattr(getattr(task, "spaces", None), "horizon", None)
     return max(int(episode_lengths(log).max()), int(stated or log.about.spaces.get("horizon", 0)))

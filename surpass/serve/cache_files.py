@@ -84,14 +84,14 @@ class CacheFiles:
             size = cache_file(self.root, key, self.levels).stat().st_size
         except FileNotFoundError:
             return  # nginx did not keep the answer
+        if size > cache.capacity:  # it can never stay, so nothing has to go for it
+            self._unlink(key)
+            return
         ttl = USUAL_TTL if math.isnan(access.ttl) else access.ttl
         fresh = Held(size, cache.now, ttl, USUAL_RTT if math.isnan(access.rtt) else access.rtt)
         while cache.held and cache.used + size > cache.capacity:
             cache.needed = cache.used + size - cache.capacity
             self._evict(self.policy.victim(cache))
-        if size > cache.capacity:
-            self._unlink(key)
-            return
         cache.held[key] = fresh
         cache.used += size
         self.policy.admitted(cache, key, fresh)

@@ -3,6 +3,7 @@ was, and takes the rewards.
 
     POST /decide  {"context": {"age": 41, "city": "Rome"}}  ->  {"id", "action", "probability"}
     POST /reward  {"id": "...", "reward": 1}
+    POST /flush   writes the rewarded decisions as a part of the log now
     GET  /health  what is served, and what is logged
 
 Further fields of a decision: `available` (names of the actions on offer) and, for policies that
