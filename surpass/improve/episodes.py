@@ -16,7 +16,7 @@ from surpass.data.statistics import episode_lengths
 from surpass.errors import InputError
 from surpass.improve.episode_candidates import EpisodeCandidate, flat
 from surpass.improve.on_policy import known_rewards
-from surpass.improve.scoring import RewardRange
+from surpass.improve.scoring import RewardRange, with_an_end
 
 __all__ = [
     "GAMMA", "SHARES", "Grid", "Parts", "ToGo", "Weighed", "horizon_of", "split_episodes",
@@ -125,6 +125,8 @@ def step_range(
 ) -> RewardRange:
     """The range of a step's reward: stated, the environment's, two values (or one), observed."""
     low, high = float(log.reward.min()), float(log.reward.max())
+    if stated is not None:
+        with_an_end(*stated)
     known = stated or (known_rewards(env) if env else None)
     if known is not None:
         lo, hi = float(known[0]), float(known[1])

@@ -10,6 +10,7 @@ evaluation: Dudík, Langford and Li, Doubly robust policy evaluation and learnin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,7 +22,10 @@ from torch import Tensor
 from surpass.data.records import Decisions
 from surpass.errors import InputError
 
-__all__ = ["RewardRange", "Rows", "Scores", "control_variate", "joined", "reward_range", "score"]
+__all__ = [
+    "RewardRange", "Rows", "Scores", "control_variate", "joined", "reward_range", "score",
+    "with_an_end",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ def reward_range(
     """The range that the verdict rests on.
 
     Raises:
-        InputError: when a reward lies outside the stated range, the range is empty, or the reward
-            is constant.
+        InputError: when a reward lies outside the stated range, the range is empty or infinite, or
+            the reward is constant.
     """
     low, high = float(reward.min()), float(reward.max())
     if stated is not None:
@@ -55,10 +59,11 @@ def reward_range(
             raise InputError(
                 f"reward range [{lo:g}, {hi:g}] is empty; give --reward-range LO HI, LO < HI"
             )
+        with_an_end(lo, hi)
         if low < lo or high > hi:
             worst = int((reward < lo).nonzero()[0] if low < lo else (reward > hi).nonzero()[0])
             raise InputError(
-                f"reward {float(reward[worst]):g} in row {worst} lies outside the stated range "
+                f"reward {float(reward[worst]):g} in row {worst + 1} lies outside the stated range "
                 f"[{lo:g}, {hi:g}]; "
                 "state the range of every reward that may occur"
             )
@@ -70,6 +75,19 @@ def reward_range(
         return RewardRange(low, high, "two-valued", text)
     text = f"no reward lies outside the observed range [{low:g}, {high:g}]"
     return RewardRange(low, high, "observed", text)
+
+
+def with_an_end(lo: float, hi: float) -> None:
+    """Refuse a stated range that is infinite: the worst that may happen has to be a number.
+
+    Raises:
+        InputError: when it is.
+    """
+    if not (math.isfinite(lo) and math.isfinite(hi)):
+        raise InputError(
+            f"reward range [{lo:g}, {hi:g}] has no end, so nothing can be proven by it; give two "
+            "numbers, or cap the reward"
+        )
 
 
 @dataclass(frozen=True)

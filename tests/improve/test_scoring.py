@@ -143,10 +143,12 @@ def test_the_range_is_stated_two_valued_or_observed():
     many = reward_range(_t([0, 1, 100]))
     assert (many.lo, many.hi, many.source) == (0.0, 100.0, "observed")
     assert reward_range(_t([0, 1, 3]), (0, 5)).source == "stated"
-    with pytest.raises(InputError, match="row 2 lies outside"):
+    with pytest.raises(InputError, match="row 3 lies outside"):
         reward_range(_t([0, 1, 7]), (0, 5))
     with pytest.raises(InputError, match="empty"):
         reward_range(_t([0, 1]), (1, 1))
+    with pytest.raises(InputError, match="has no end"):
+        reward_range(_t([0, 1]), (0, np.inf))
     with pytest.raises(InputError, match="every row"):
         reward_range(_t([1, 1]))
 
