@@ -13,7 +13,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["InputError", "MissingExtra", "atomic", "atomic_dir", "extra", "nearest"]
+__all__ = [
+    "InputError", "MissingExtra", "atomic", "atomic_dir", "extra", "nearest", "refuse_unwritable",
+]  # fmt: skip
 
 
 class InputError(ValueError):
@@ -59,6 +61,21 @@ def nearest(word: str, known: Iterator[str] | list[str] | tuple[str, ...]) -> st
     """A hint for a misspelled name: ` (did you mean 'iql'?)`, or the empty string."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def refuse_unwritable(path: str | Path, option: str = "--out") -> None:
+    """Say before long work that what it makes could not be written there.
+
+    Raises:
+        InputError: when the nearest folder that exists is a file, or cannot be written.
+    """
+    parent = Path(path).parent
+    place = parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        why = f"{place} is a file" if not place.is_dir() else "permission denied"
+        raise InputError(f"cannot write into {parent}: {why}; give another {option}")
 
 
 @contextmanager

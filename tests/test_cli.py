@@ -168,6 +168,17 @@ def test_an_unwritable_output_folder_is_one_line(tmp_path, capsys):
     assert "cannot write" in failing(capsys, *argv)
 
 
+def test_what_cannot_be_written_is_said_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    inside = str(tmp_path / "file" / "it.png")
+    for argv in (
+        ("improve", "nowhere.csv", "--out", inside),
+        ("improve", "nowhere.csv", "--journal", inside),
+        ("evaluate", "nowhere", "--env", "cart-pole", "--picture", inside),
+    ):
+        assert f"file is a file; give another {argv[-2]}" in failing(capsys, *argv)
+
+
 def test_ctrl_c_leaves_no_partial_folder_and_says_so(tmp_path):
     log = table(tmp_path / "log.csv", rows=60_000)
     process = subprocess.Popen(

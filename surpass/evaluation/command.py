@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from surpass.errors import InputError
+from surpass.errors import InputError, refuse_unwritable
 from surpass.evaluation.compare import Comparison
 from surpass.evaluation.compare import compare as compare_policies
 from surpass.evaluation.compared_picture import draw_comparison, forest
@@ -55,6 +55,9 @@ def run(
         raise InputError(f"--level lies between 0 and 1, not {level}; 0.95 is a 95 % interval")
     if seed < 0:
         raise InputError(f"--seed is {seed}; give 0 or more")
+    for place, option in ((picture, "--picture"), (video, "--video")):
+        if place is not None:
+            refuse_unwritable(place, option)
     names = [policy, *compare]
     if len(set(names)) < len(names):
         raise InputError("--compare names a policy twice; leave one out")

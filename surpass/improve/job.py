@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from surpass.errors import InputError
+from surpass.errors import InputError, refuse_unwritable
 from surpass.improve.improvement import Improvement
 
 __all__ = ["improve"]
@@ -90,6 +90,9 @@ def improve(
 
     if out is not None and Path(out).exists() and not overwrite:
         raise InputError(f"{out} exists; it was kept as it is. Give another --out, or --overwrite")
+    for place, option in ((out, "--out"), (journal, "--journal")):
+        if place is not None:
+            refuse_unwritable(place, option)
     if seed < 0:
         raise InputError(f"--seed is {seed}; give 0 or more")
     if journal is not None:
