@@ -149,7 +149,8 @@ def _honest(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return _safe(text.split(". ")[0].rstrip(".") + ".")
+    """The first sentence of a summary; "e.g. users" ends none."""
+    return _safe(re.split(r"\. (?=[A-Z])", text)[0].rstrip(".") + ".")
 
 
 def _safe(text: str) -> str:

@@ -55,6 +55,10 @@ def test_text_in_a_table_cannot_break_it(families):
     assert families._safe("a|b *c* <d>") == r"a\|b \*c\* &lt;d&gt;"
 
 
+def test_a_cell_is_a_whole_sentence(families):
+    assert families._cell("For tasks (e.g. users) here. More.") == "For tasks (e.g. users) here."
+
+
 def test_the_examples_of_the_evaluation_page_run(families, capsys):
     """Five systems from their calls; some 4 s of one core, since each trains a little."""
     blocks = re.findall(r"```python\n(.*?)```", families.written()["ope"]["start"], re.DOTALL)
