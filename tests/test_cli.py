@@ -235,6 +235,21 @@ def test_a_gain_that_rests_on_a_few_large_rewards_is_held_when_winsorized():
     assert cut.verdict == "HOLD" and "rewards cut at 0.5" in cut.reason
 
 
+def test_columns_of_a_log_are_named_for_evaluate_as_for_improve(tmp_path, capsys):
+    log = table(tmp_path / "log.csv")
+    rows = log.read_text().split("\n", 1)[1]
+    log.write_text("age,banner,sold,chance\n" + rows)
+    named = ["--action", "banner", "--reward", "sold", "--propensity", "chance"]
+    out = str(tmp_path / "r")
+    assert main(["improve", str(log), "--methods", "tilt", "--out", out, *named]) == 0
+    capsys.readouterr()
+    assert "name it with --action" in failing(capsys, "evaluate", out, "--logs", str(log))
+    line = failing(capsys, "evaluate", out, "--env", "cart-pole", "--reward", "sold")
+    assert "--reward names a column of --logs" in line
+    assert main(["evaluate", out, "--logs", str(log), "--json", *named]) == 0
+    assert '"dr"' in capsys.readouterr().out
+
+
 def test_a_policy_folder_is_evaluated_on_a_named_log(tmp_path, capsys):
     import surpass
 

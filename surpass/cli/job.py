@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from surpass.cli.reading import Column, Many, flat, mapping
+from surpass.cli.reading import Column, Many, flat, mapping, named
 
 __all__ = ["improve", "monitor", "serve"]
 
@@ -139,25 +139,21 @@ def improve(
             "horizon": horizon,
             "lora": lora,
         },
-        columns={
-            name: value
-            for name, value in {
-                "action": action,
-                "reward": reward,
-                "propensity": propensity,
-                "context": context.split(",") if context is not None else None,
-                "time": time,
-                "position": position,
-                "group": group,
-                "cost": cost,
-                "instrument": instrument,
-                "available": available,
-                "row_id": row_id,
-                "actions": actions,
-                "categorical": categorical,
-            }.items()
-            if value is not None
-        },
+        columns=named(
+            action=action,
+            reward=reward,
+            propensity=propensity,
+            context=context.split(",") if context is not None else None,
+            time=time,
+            position=position,
+            group=group,
+            cost=cost,
+            instrument=instrument,
+            available=available,
+            row_id=row_id,
+            actions=actions,
+            categorical=categorical,
+        ),
         options={
             "level": level,
             "margin": margin,
@@ -233,6 +229,7 @@ def monitor(
     group: Column = None,
     reward: Column = None,
     action: Column = None,
+    propensity: Column = None,
     time: Column = None,
     context: Annotated[str | None, arg(metavar="A,B,C")] = None,
     set: Annotated[Many, arg(metavar="NAME=VALUE")] = [],  # noqa: B006
@@ -261,6 +258,7 @@ def monitor(
         group: The column of two groups, for feamoe.
         reward: The column of the reward.
         action: The column of the action.
+        propensity: The column of its probability, a prefix of columns, or uniform.
         time: The column of the time.
         context: The context columns.
         set: Options of the monitor, as in --set run_length=200.
@@ -269,9 +267,6 @@ def monitor(
     """
     from surpass.serve.monitoring_command import run
 
-    named = {"group": group, "reward": reward, "action": action, "time": time}
-    if context is not None:
-        named["context"] = context
     run(
         logs,
         watch=watch,
@@ -280,7 +275,14 @@ def monitor(
         every=every,
         text=text,
         settings=flat(set),
-        columns={k: v for k, v in named.items() if v is not None},
+        columns=named(
+            group=group,
+            reward=reward,
+            action=action,
+            propensity=propensity,
+            time=time,
+            context=context,
+        ),
         as_json=as_json,
         full=table,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagConversionOff, Positional, arg
 
-from surpass.cli.reading import Column, Many, flat, mapping
+from surpass.cli.reading import Column, Many, flat, mapping, named
 
 __all__ = ["evaluate", "tasks", "train", "zoo"]
 
@@ -129,6 +129,13 @@ def evaluate(
     env: Annotated[str | None, arg(metavar="ID")] = None,
     compare: Annotated[Many, arg(metavar="POLICY")] = [],  # noqa: B006
     estimators: Annotated[str, arg(metavar="KEY,KEY")] = "auto",
+    action: Column = None,
+    reward: Column = None,
+    propensity: Column = None,
+    context: Annotated[str | None, arg(metavar="A,B,C")] = None,
+    time: Column = None,
+    position: Column = None,
+    group: Column = None,
     instrument: Column = None,
     episodes: int = 100,
     seeds: int | None = None,
@@ -146,6 +153,8 @@ def evaluate(
 
     Or: surpass evaluate report/policy --logs clicks.parquet --compare older/policy
 
+    Or: surpass evaluate report/policy --logs clicks.csv --reward sold --propensity chance
+
     Args:
         policy: A folder of surpass train or improve; with --env also a policy of the zoo, such as
             hopper-expert, or random.
@@ -155,8 +164,17 @@ def evaluate(
             would lead to (top-k portfolios, risk and return).
         estimators: Off-policy estimators, by key, separated by commas; auto takes those that fit
             the log, and says why.
-        instrument: For decision logs: a column of 0 and 1 that moved the action and touches the
-            reward through it only.
+        action: For decision logs: the column that holds the action; guessed, as those below, where
+            it is not named.
+        reward: The column that holds the reward.
+        propensity: The probability with which the logged action was chosen, a prefix of columns
+            that hold all actions' probabilities, or uniform.
+        context: The columns the policy may look at; all that remain by default.
+        time: The column that orders the rows in time.
+        position: The slot in which the action was shown.
+        group: Rows with one value of it (a user, a session) count as one unit.
+        instrument: A column of 0 and 1 that moved the action and touches the reward through it
+            only.
         episodes: How many each training seed plays.
         seeds: Play so many of the folder's training seeds; all by default.
         level: Confidence of the intervals.
@@ -174,7 +192,16 @@ def evaluate(
         env=env,
         compare=flat(compare),
         estimators=estimators,
-        columns={"instrument": instrument} if instrument is not None else {},
+        columns=named(
+            action=action,
+            reward=reward,
+            propensity=propensity,
+            context=context,
+            time=time,
+            position=position,
+            group=group,
+            instrument=instrument,
+        ),
         episodes=episodes,
         seeds=seeds,
         level=level,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import UseAppendAction, arg
 
 from surpass.errors import InputError
 
-__all__ = ["Column", "Many", "flat", "mapping"]
+__all__ = ["Column", "Many", "flat", "mapping", "named"]
 
 Column = Annotated[str | None, arg(metavar="COLUMN")]
 Many = UseAppendAction[list[tuple[str, ...]]]
@@ -17,6 +17,11 @@ Many = UseAppendAction[list[tuple[str, ...]]]
 def flat(given: Many) -> list[str]:
     """`--set a=1 b=2 --set c=3` as one list."""
     return [word for words in given for word in words]
+
+
+def named(**columns: Any) -> dict[str, Any]:
+    """The columns that were named, by role."""
+    return {role: column for role, column in columns.items() if column is not None}
 
 
 def mapping(text: str | None) -> dict[str, str] | None:

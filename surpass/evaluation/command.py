@@ -62,6 +62,8 @@ def run(
     if len(set(names)) < len(names):
         raise InputError("--compare names a policy twice; leave one out")
     if env is not None:
+        if columns:
+            raise InputError(f"--{next(iter(columns))} names a column of --logs; leave it out")
         found = _in_environment(names, env, episodes, seeds, level, seed, picture, video, named)
     else:
         if video is not None:
