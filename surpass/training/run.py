@@ -163,9 +163,11 @@ def train(
         refused = {"--seeds": seeds not in (None, 1), "--wandb": wandb, "evaluate": bool(evaluate)}
         if (odd := next((k for k, v in refused.items() if v), None)) is not None:
             raise InputError(f"{odd} is not for language models; leave it out")
-        rest = {"out": out, "seed": seed, "resume": resume, "say": say, **roles}
-        rest |= {} if device is None else {"device": str(device)}
-        rest |= {} if callback is None else {"callback": callback}
+        rest: dict[str, Any] = {"out": out, "seed": seed, "resume": resume, "say": say, **roles}
+        if device is not None:
+            rest["device"] = str(device)
+        if callback is not None:
+            rest["callback"] = callback
         return train_language(form, data, task=task, steps=steps or 100, **rest)
     if given.get("task") is not None:
         from surpass.tasks.catalog import opened

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from surpass.data.logs import open_log
 from surpass.data.records import Transitions
+from surpass.data.sources import is_source
 from surpass.data.trajectories import open_trajectories, write_trajectories
-from surpass.errors import InputError
+from surpass.errors import InputError, nearest
 from surpass.evaluation.rollouts import roll_out
 from surpass.methods.online.actor_critic import sac
 from surpass.methods.online.policy_gradients import ppo
@@ -95,8 +96,15 @@ def open_data(name: str) -> Any:
     Raises:
         InputError: when it is neither.
     """
-    if name in items() and not Path(name).exists():
-        return Zoo()(name)
+    if not Path(name).exists():
+        if name in items():
+            return Zoo()(name)
+        other = Path(name).suffix or ":" in name or is_source(name)
+        hint = "" if other else nearest(name, list(items()))
+        if hint:
+            raise InputError(
+                f"there is no file {name}, nor such a data set{hint}; see: surpass zoo list"
+            )
     return open_log(name).read()
 
 

@@ -116,3 +116,10 @@ def test_a_school_s_logs_have_exact_propensities(tmp_path, quick):
     low, high = note["random_return"], note["expert_return"]
     found = normalized("cart-pole", torch.tensor([low, high]), tmp_path / "scores.json")
     assert torch.allclose(found, torch.tensor([0.0, 100.0]), atol=1e-3)
+
+
+def test_a_misspelled_data_set_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'hopper-medium'"):
+        control.open_data("hopper-medim")
+    with pytest.raises(InputError, match=r"medium.parquet does not exist"):
+        control.open_data("medium.parquet")
