@@ -101,6 +101,7 @@ def test_what_has_no_recipe_but_a_module_is_built_and_shows_its_evidence(capsys)
 
 def test_a_misspelled_system_names_the_nearest(capsys):
     assert "did you mean 'bapo'" in failing(capsys, "show", "bapoo")
+    assert "did you mean 'bapo'" in failing(capsys, "evidence", "table", "bapoo")
 
 
 def test_improve_writes_a_report_and_refuses_to_replace_it(tmp_path, capsys):

@@ -12,7 +12,7 @@ from rich.table import Table
 from surpass.errors import InputError
 from surpass.evidence.declaration import declared
 from surpass.evidence.runs import read, run_one
-from surpass.registry import FAMILIES, systems
+from surpass.registry import FAMILIES, find, systems
 
 __all__ = ["run"]
 
@@ -28,7 +28,13 @@ def run(
     jobs: int = 1,
     as_json: bool = False,
 ) -> None:
-    """Run experiments, print the ledger, or verify a random sample of it with fresh seeds."""
+    """Run experiments, print the ledger, or verify a random sample of it with fresh seeds.
+
+    Raises:
+        InputError: when a key is no system's, or nothing is declared or held there.
+    """
+    for key in keys:
+        find(key)
     known = systems()
     chosen = list(keys) or [k for k in known if family is None or known[k].family == family]
     if action == "table":
