@@ -42,11 +42,9 @@ def improve(
 
     Args:
         logs: a file, a folder of parts, a name such as "digits" or "open-bandit:random/men", a
-            data frame, a dict of
-            columns, or `Decisions`.
+            data frame, a dict of columns, `Decisions`, or `Transitions`.
         reference: the policy to surpass: a policy folder, a module, or probabilities [N, A] or
-            [A]; by default the
-            policy that wrote the log.
+            [A]; by default the policy that wrote the log.
         methods: keys of learners, or "auto".
         level: the allowed chance of promoting a policy that is not better.
         margin: the gain over the reference that has to be proven, in units of the reward.

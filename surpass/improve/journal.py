@@ -2,14 +2,11 @@
 before it came.
 
 Week k: a policy is nominated from all earlier rows and frozen in the journal, with the reward
-model and the scale of
-its scores. Week k + 1: the new rows alone are scored by it. With any number of looks, an e-value
-decides (a mixture
-over 20 bets, promote at 1 / level; Waudby-Smith and Ramdas, Estimating means of bounded random
-variables by betting,
-2024); with a number of looks that was fixed beforehand, the pooled guarded test against O'Brien
-and Fleming's boundary
-(A multiple testing procedure for clinical trials, 1979).
+model and the scale of its scores. Week k + 1: the new rows alone are scored by it. With any number
+of looks, an e-value decides (a mixture over 20 bets, promote at 1 / level; Waudby-Smith and Ramdas,
+Estimating means of bounded random variables by betting, 2024); with a number of looks that was
+fixed beforehand, the pooled guarded test against O'Brien and Fleming's boundary (A multiple testing
+procedure for clinical trials, 1979).
 """
 
 from __future__ import annotations
@@ -218,11 +215,11 @@ def improve_with_journal(
         path: the journal; made on the first look.
         looks: the number of looks in which rows are scored, where it was fixed beforehand.
         level, margin, reward_limits, accept_observed_range: as for a single run; fixed when the
-        journal begins.
+            journal begins.
 
     Raises:
-        InputError: when the log does not continue the journal, or a setting differs from the
-            journal's.
+        InputError: when an option is out of its range, the log does not continue the journal, or a
+            setting differs from the journal's.
     """
     check_options(level, margin, log)
     if looks is not None and looks < 1:

@@ -2,10 +2,9 @@
 robust.
 
 phi is unbiased for the candidate's gain whatever the reward model says, and its smallest possible
-value is computed,
-not estimated: the control variate is bounded so that no single row can be disastrous. Doubly robust
-    policy
-evaluation: Dudík, Langford and Li, Doubly robust policy evaluation and learning (2011).
+value is computed, not estimated: the control variate is bounded so that no single row can be
+disastrous. Doubly robust policy evaluation: Dudík, Langford and Li, Doubly robust policy evaluation
+and learning (2011).
 """
 
 from __future__ import annotations
