@@ -228,6 +228,7 @@ def explain(
         seconds=seconds,
         design=design,
         hand_over=_hand_over(decision, log),
+        reference_name="given" if off_policy else "the policy that wrote the log",
     )
 
 
@@ -403,7 +404,8 @@ def _results(
     shown = [decision.best, *(t for t in decision.tested if t is not decision.best)]
     known = {t.key for t in shown}
     others = [t for t in decision.others() if t.key not in known] if decision.nominations else []
-    baseline = float(decision.rows.reward[decision.best.rows].mean())
+    baseline = float(_earned(decision.rows)[decision.best.rows].mean())
+    truth = None if _off_policy(decision.rows) else truth  # its gains are over the logging policy
     every = (*shown, *others)
     return tuple(
         _result(t, decision, log, truth, baseline, tested=t is decision.best) for t in every
@@ -441,15 +443,23 @@ def _true_gain(t: Tested, truth: Any) -> float | None:
     return float(truth.value(table) - truth.value())
 
 
-def _reference_value(decision: Decision, off_policy: bool) -> Estimate:
-    """The reference's mean reward on all rows: observed, or importance-weighted where it did not
+def _off_policy(rows: Rows) -> bool:
+    """Whether the reference is another policy than the one that wrote the log."""
+    return rows.reference is not None and rows.reference is not rows.behavior
+
+
+def _earned(rows: Rows) -> Tensor:
+    """Rewards [N] whose mean is the reference's: observed, or importance-weighted where it did not
     log."""
+    if rows.reference is None or not _off_policy(rows):
+        return rows.reward
+    return rows.reference.gather(1, rows.action[:, None])[:, 0] / rows.propensity * rows.reward
+
+
+def _reference_value(decision: Decision, off_policy: bool) -> Estimate:
+    """The reference's mean reward on all rows."""
     rows = decision.rows
-    reward = rows.reward
-    if off_policy:
-        assert rows.reference is not None
-        ratio = rows.reference.gather(1, rows.action[:, None])[:, 0] / rows.propensity
-        reward = ratio * reward
+    reward = _earned(rows)
     total, unit = reward.numpy(), decision.plan.unit.numpy()
     if decision.plan.grouped:
         size = np.bincount(unit)
@@ -470,7 +480,7 @@ def _settle(decision: Decision, log: Decisions, failed: Check | None) -> Settlem
     best, rows = decision.best, decision.rows
     if best is None:
         return settlement(
-            0.0, float(rows.reward.std()), -1.0, 1, float(rows.reward.mean()), decision.level
+            0.0, float(rows.reward.std()), -1.0, 1, float(_earned(rows).mean()), decision.level
         )
     phi = torch.cat([s.phi for s in best.stages])
     scored = rows.take(best.rows)
@@ -488,7 +498,7 @@ def _settle(decision: Decision, log: Decisions, failed: Check | None) -> Settlem
         float(phi.std()),
         guard,
         len(phi),
-        float(rows.reward.mean()),
+        float(_earned(rows).mean()),
         decision.level,
         target,
         reference,
