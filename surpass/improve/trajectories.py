@@ -147,6 +147,11 @@ class _Run:
                 f"the log has {count} episodes; at least 20 are needed to learn on some and judge "
                 "by others"
             )
+        if self.reference is not None and not self.env:
+            raise InputError(
+                "a given reference has to play against the candidate; add --env ID, or leave the "
+                "reference out: then logged episodes stand for it"
+            )
 
     # ------------------------------------------------------------------------------------------
     # learning and choosing
@@ -260,7 +265,7 @@ class _Run:
         result = self._result(best, found, tested=found is not None or phi is not None)
         verdict, reason, checks = self._verdict(best, found, result)
         others = tuple(self._result(s, None) for s in scored if s is not best)
-        bounds = self._return_bounds(paid)
+        bounds = self._return_bounds(found.against if found is not None and found.paired else paid)
         best_known = result if result.gain == result.gain else replace(result, gain=0.0)
         settle = None
         if verdict == "HOLD" and phi is not None and found is None:
@@ -306,7 +311,7 @@ class _Run:
                 agree.append(Estimate(gain, low, high, "logged episodes, importance weighted"))
             agree += fqe
             b, p = found.bounds, found.p
-            gain, low, high = b.mean, b.low, b.high
+            gain, low, high, paid = b.mean, b.low, b.high, float(found.against.mean())
         elif s.judging is None:
             agree += fqe
             gain, low, high = s.worth, float("-inf"), float("inf")

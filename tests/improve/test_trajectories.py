@@ -117,7 +117,7 @@ def test_with_an_environment_play_decides():
         assert found.best.agreement, "the off-policy estimate is shown beside"
 
 
-def play(log, act, name):
+def play(log, act, name, **options):
     from surpass.improve import trajectories as job
     from surpass.improve.episode_candidates import EpisodeCandidate
 
@@ -125,7 +125,7 @@ def play(log, act, name):
     keep = job.learn
     job.learn = lambda key, part, **_: made
     try:
-        return improve_trajectories(log, "td3-bc", env="point", seed=0)
+        return improve_trajectories(log, "td3-bc", env="point", seed=0, **options)
     finally:
         job.learn = keep
 
@@ -140,6 +140,21 @@ def test_a_reference_that_acts_plays_the_same_seeds():
     assert same.paired and torch.equal(same.returns, same.against)
     assert same.p > 0.3 and same.bounds.mean == 0.0
     assert torch.equal(returns(point, expert, 20, seed=3), returns(point, expert, 20, seed=3))
+
+
+def test_a_given_reference_is_what_is_reported_and_needs_an_environment(cart_pole):
+    from surpass.improve.on_policy import returns
+    from surpass.tasks.catalog import task
+
+    expert = lambda obs: (-(2 * obs[:, :2] + 1.5 * obs[:, 2:])).clamp(-1, 1)  # noqa: E731
+    away = lambda obs: obs[:, :2].sign()  # noqa: E731
+    found = play(point_log("medium", 6_000), away, "away", reference=expert)
+    theirs, ours = (float(returns(task("point"), f, 200, seed=0).mean()) for f in (expert, away))
+    assert found.verdict == "REJECT" and found.reference_name == "given"
+    assert found.reference.value == pytest.approx(theirs)
+    assert found.best.value == pytest.approx(ours)
+    with pytest.raises(InputError, match="--env ID"):
+        improve_trajectories(cart_pole, "tilt", reference=lambda obs: obs)
 
 
 def test_parts_are_whole_episodes_without_overlap(cart_pole):
