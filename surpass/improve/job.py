@@ -141,6 +141,13 @@ def improve(
     elif env is not None:
         raise InputError(f"--env {env} is for logs of episodes; this one holds single decisions")
     elif journal is not None:
+        refused = {
+            "--reference": reference, "candidates": candidates, "--winsorize": winsorize,
+            "--methods": None if methods in ("auto", ["auto"]) else methods,
+            "--propensity-model": None if propensity_model == "logged" else propensity_model,
+        }  # fmt: skip
+        if (odd := next((k for k, v in refused.items() if v is not None), None)) is not None:
+            raise InputError(f"{odd} is not for a journal, which would not heed it; leave it out")
         from surpass.improve.journal import improve_with_journal
 
         result = improve_with_journal(
