@@ -277,11 +277,16 @@ def _unit_name(log: Decisions, sticky: Check) -> str:
 def _with_fitted_propensities(log: Decisions) -> Decisions:
     model = fit_multinomial(log.context.double(), log.action.long(), log.n_actions)
     with torch.no_grad():
-        table = model(log.context.double())
+        table = model(log.context.double(), _on_offer(log))
     fitted = log.clone()
     fitted.propensities = table.float()
     fitted.propensity = table.gather(1, log.action.long()[:, None])[:, 0].float()
     return fitted.described(log.about)
+
+
+def _on_offer(log: Decisions) -> Tensor | None:
+    """Which actions a model of the logging policy may give mass to: None where all are."""
+    return None if log.available is None else log.available.double()
 
 
 def _learners(methods: str | Sequence[str]) -> tuple[Learner, ...]:
@@ -338,8 +343,11 @@ def _propensities(
         return look.propensities_full(action, table, context, units)
     learn = decision.plan.learn(0) if decision.plan.bounds[0][0] > 0 else scored
     model = fit_multinomial(log.context[learn].double(), log.action[learn].long(), log.n_actions)
+    offered = _on_offer(log)
     with torch.no_grad():
-        fitted = model(log.context[scored].double()).numpy()
+        fitted = model(
+            log.context[scored].double(), None if offered is None else offered[scored]
+        ).numpy()
     p = log.propensity.double().numpy()[index]
     return look.propensities_logged(action, p, fitted, context, units)
 

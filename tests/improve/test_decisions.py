@@ -7,7 +7,7 @@ import torch
 
 from surpass.data.records import About, Decisions
 from surpass.data.truth import Truth
-from surpass.improve.decisions import improve_decisions
+from surpass.improve.decisions import _with_fitted_propensities, improve_decisions
 
 
 def test_values_stand_on_the_given_reference_and_not_on_the_log():
@@ -32,3 +32,32 @@ def test_values_stand_on_the_given_reference_and_not_on_the_log():
     own = improve_decisions(log, methods="tilt", truth=truth)
     assert own.best.value - own.best.gain == pytest.approx(0.5, abs=0.1)
     assert 0.1 < own.best.truth <= 0.5
+
+
+def offered_in_halves(logged_only: bool) -> Decisions:
+    """Uniform over what is on offer: all of four actions, or the first two, by a coin that the
+    context does not show."""
+    g = torch.Generator().manual_seed(1)
+    few = torch.rand(2000, 1, generator=g) < 0.5
+    available = ~few | (torch.arange(4) < 2)
+    mu = available.double() / available.sum(1, keepdim=True)
+    action = torch.multinomial(mu, 1, generator=g)[:, 0]
+    return Decisions(
+        context=torch.rand(2000, 2, generator=g), action=action,
+        reward=(torch.rand(2000, generator=g) < 0.3).double(),
+        propensity=mu.gather(1, action[:, None])[:, 0],
+        propensities=None if logged_only else mu, available=available, batch_size=[2000],
+    ).described(About(actions=tuple("abcd")))  # fmt: skip
+
+
+def test_actions_that_were_not_on_offer_are_no_sign_of_wrong_propensities():
+    found = improve_decisions(offered_in_halves(logged_only=True), methods="tilt")
+    (check,) = (c for c in found.checks if c.name == "logged propensities")
+    assert check.passed, check.reason
+
+
+def test_fitted_propensities_are_zero_where_an_action_was_not_on_offer():
+    log = offered_in_halves(logged_only=False)
+    fitted = _with_fitted_propensities(log)
+    assert bool((fitted.propensities[~log.available] == 0).all())
+    assert torch.allclose(fitted.propensities.sum(1), torch.ones(2000))
