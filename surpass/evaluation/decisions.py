@@ -65,8 +65,8 @@ def evaluate(
         level: what an interval leaves out, both sides together.
         interval: "normal" (delta method; in simulations it covered as well as the bootstrap, and
             better where overlap is poor), "bootstrap" (multipliers, percentile), or, with
-            `reward_range`, "bernstein" or "guarded" for scores that are not self-normalized (the
-            others fall back to "bootstrap").
+            `reward_range`, "bernstein" or "guarded" for scores that are not self-normalized, where
+            rows do not come in groups (the others fall back to "bootstrap").
         resamples: of the bootstrap.
         reward_range: the lowest and the highest reward that could be paid.
         folds: of the reward models.
@@ -142,7 +142,7 @@ class _Job:
             rewards.add(batch.reward)
         if not rewards.count:
             raise InputError("the log has no rows")
-        if self.interval == "guarded":
+        if self.interval == "guarded" and not panel.clustered:
             if iter(logs) is logs:
                 raise InputError("interval='guarded' reads the log twice; an iterator cannot")
             for _, queries in self._queries(logs):
@@ -303,7 +303,7 @@ class _Job:
             found = [
                 Interval(v, v - z * e, v + z * e, self.level, "normal", e) for v, e, _ in pairs
             ]
-        elif self.interval == "bernstein" and cell.lowered.plain and math.isfinite(cell.limits[0]):
+        elif self.interval == "bernstein" and _bounded(cell) and not panel.clustered:
             low, high, gain_low, gain_high = cell.limits
             widths = (high - low, gain_high - gain_low)
             found = [
@@ -362,6 +362,10 @@ def _built(key: str) -> Estimator:
     if not isinstance(form, Estimator):
         raise InputError(f"{key} is a {type(form).__name__}, not an estimator; see: surpass list")
     return form
+
+
+def _bounded(cell: Cell) -> bool:
+    return cell.lowered.plain and math.isfinite(cell.limits[0])
 
 
 def _whole(form: Estimator) -> bool:

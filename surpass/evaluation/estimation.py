@@ -171,6 +171,11 @@ class Panel:
 
     # ------------------------------------------------------------------------------------------
 
+    @property
+    def clustered(self) -> bool:
+        """Whether rows came in units, which bounds on single rows know nothing of."""
+        return self.sums is not None and self.sums.units is not None
+
     def moments(self, cell: Cell) -> Moments:
         """Where the cell's columns are."""
         sums = cell.sums if cell.sums is not None else self.sums

@@ -76,14 +76,26 @@ def bernstein(
 
     Formula: sqrt(2 V log(4/level) / n) + 7 (high - low) log(4/level) / (3 (n - 1)) on either side,
     V the sample variance (Maurer and Pontil, Empirical Bernstein bounds and sample variance
-    penalization, 2009, theorem 4, with level/2 a side).
+    penalization, 2009, theorem 4, with level/2 a side). With units n counts those, and the range is
+    that of the largest one's sum.
 
     Raises:
         InputError: when a score lies outside [low, high].
     """
-    scores = unit_means(scores.to(torch.float64), unit)
+    scores = scores.to(torch.float64)
     _within(scores, low, high)
-    return bernstein_from(float(scores.mean()), float(scores.var()), len(scores), high - low, level)
+    width = (high - low) * _reach(unit)
+    scores = unit_means(scores, unit)
+    return bernstein_from(float(scores.mean()), float(scores.var()), len(scores), width, level)
+
+
+def _reach(unit: Int[Tensor, "n"] | None) -> float:
+    """How much further a unit's score can lie from the mean than a row's: the largest unit over the
+    mean one."""
+    if unit is None:
+        return 1.0
+    size = torch.unique(unit, return_counts=True)[1]
+    return int(size.max()) * len(size) / len(unit)
 
 
 def bernstein_from(mean: float, variance: float, n: int, width: float, level: float) -> Interval:
@@ -165,9 +177,8 @@ def guarded(
     """
     scores = scores.to(torch.float64)
     if unit is not None:
-        mean, largest = float(scores.mean()), int(torch.unique(unit, return_counts=True)[1].max())
+        mean, reach = float(scores.mean()), _reach(unit)
         scores = unit_means(scores, unit)
-        reach = largest * len(scores) / len(unit)
         low, high = mean + reach * (low - mean), mean + reach * (high - mean)
     _within(scores, low, high)
     found = guarded_bounds(scores.numpy(), low, high, level / 2)

@@ -105,6 +105,19 @@ def test_bernstein_is_maurer_and_pontils_formula():
         bernstein(x, 0.5, 1.0)
 
 
+def test_bernstein_counts_units_and_reaches_as_far_as_the_largest():
+    unit = torch.tensor([0] * 10 + list(range(1, 91)))  # one unit of 10 rows, 90 of one
+    x = (unit == 0).double()
+    # mean 0.1; the large unit's sum of deviations is 9, times 91 units / 100 rows
+    y = torch.tensor([0.1 + 0.91 * 9.0] + [0.1 - 0.91 * 0.1] * 90, dtype=torch.float64)
+    width = 10 * 91 / 100  # the largest unit's rows over the mean unit's
+    log = math.log(4 / 0.05)
+    radius = math.sqrt(2 * y.var().item() * log / 91) + 7 * width * log / (3 * 90)
+    found = bernstein(x, 0.0, 1.0, unit=unit)
+    assert found.value == pytest.approx(0.1)
+    assert found.high - found.value == pytest.approx(radius)
+
+
 def test_clopper_pearson_is_scipys_exact_interval():
     x = torch.tensor([2.0] * 7 + [-1.0] * 33)
     exact = stats.binomtest(7, 40).proportion_ci(0.95, "exact")

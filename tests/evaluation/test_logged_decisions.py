@@ -198,6 +198,20 @@ def test_joint_bounds_are_wider_than_single_ones():
         assert r.joint.low < r.gain_low < r.gain_high < r.joint.high
 
 
+@pytest.mark.parametrize("method", ["bernstein", "guarded"])
+def test_bounds_on_single_rows_are_not_claimed_of_rows_in_groups(method):
+    log, pi, _ = logged(400)
+    five = torch.arange(400).repeat_interleave(5)  # every row five times
+    many, pi = log[five].described(log.about), pi[five]
+    free = evaluate(pi, many, ["ips", "snips"], interval=method, reward_range=(0, 1))
+    assert (free["ips"].interval, free["snips"].interval) == (method, "bootstrap")
+    many.group = five
+    held = evaluate(pi, many, ["ips"], interval=method, reward_range=(0, 1))["ips"]
+    assert held.interval == "bootstrap"
+    assert held.high - held.low > 3 * held.error  # of 400 units, and not of 2,000 rows
+    assert held.error == pytest.approx(5**0.5 * free["ips"].error, rel=0.01)
+
+
 def test_what_it_refuses():
     log, pi, _ = logged(200)
     with pytest.raises(InputError, match="did you mean 'snips'"):
