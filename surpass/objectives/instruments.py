@@ -39,6 +39,13 @@ def relevance(taken: Float[Tensor, "... 2"], least: float = 0.01) -> Float[Tenso
     return sign * delta.abs().clamp_min(least)
 
 
+def _mean_step(rows: Float[Tensor, "N T"], steps: Float[Tensor, "N T"]) -> Float[Tensor, "N"]:
+    """Scores of episodes whose mean is the mean over all steps, each step counted once however long
+    its episode: m + sum_t steps (rows - m) over the mean number of steps."""
+    mean = (rows * steps).sum() / steps.sum()
+    return mean + ((rows - mean) * steps).sum(1) / steps.sum(1).mean()
+
+
 @part(needs=("iv",))
 def instrumental_direct(query: TrajectoryQuery, /) -> Float[Tensor, "N"]:
     """V(s_0) of the model: needs Q right."""
@@ -49,7 +56,7 @@ def instrumental_direct(query: TrajectoryQuery, /) -> Float[Tensor, "N"]:
 def instrumental_ratio(query: TrajectoryQuery, /) -> Float[Tensor, "N"]:
     """Mean over steps of omega(s) rho(s,z) r / (1 - gamma): needs the ratios right."""
     weight, steps = query.extras["iv"][..., 1], query.extras["iv"][..., 3]
-    return (weight * query.reward * steps).sum(1) / steps.sum(1) / (1 - query.gamma)
+    return _mean_step(weight * query.reward, steps) / (1 - query.gamma)
 
 
 @part(needs=("iv",))
@@ -63,4 +70,4 @@ def instrumental(query: TrajectoryQuery, /) -> Float[Tensor, "N"]:
     has a successor (`critics.instruments`). Single decisions are episodes of one step at gamma 0.
     """
     value, weight, bracket, steps = query.extras["iv"].unbind(-1)
-    return value[:, 0] + (weight * bracket * steps).sum(1) / steps.sum(1) / (1 - query.gamma)
+    return value[:, 0] + _mean_step(weight * bracket, steps) / (1 - query.gamma)

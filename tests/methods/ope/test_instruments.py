@@ -18,6 +18,7 @@ from surpass.objectives.instruments import (
     instrumental_ratio,
     signed_policy,
 )
+from surpass.objectives.views import TrajectoryQuery
 from surpass.tasks.confounded import ConfoundedChain
 
 PI = torch.tensor([[0.1, 0.9], [0.3, 0.7]], dtype=torch.float64)
@@ -50,6 +51,25 @@ def test_finds_the_truth_where_estimates_without_instrument_do_not():
         assert float(score(asked).mean()) == pytest.approx(truth, rel=0.02)
     naive = fitted(query, iv_ope(confounded=False))
     assert float(instrumental()(naive).mean()) > 1.07 * truth
+
+
+def test_every_step_counts_once_however_long_its_episode():
+    """Episodes of 1, 2 and 3 steps that are followed in 0, 1 and 2 of them."""
+    steps = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0]]).double()
+    bracket = torch.tensor([[9.0, 9, 9], [3, 9, 9], [6, 9, 9]]).double()  # 9 where it is not last
+    value = torch.tensor([[1.0], [2.0], [6.0]]).double().expand(3, 3)
+    iv = torch.stack((value, torch.ones(3, 3).double(), bracket, steps), -1)
+    query = TrajectoryQuery(
+        action=torch.zeros(3, 3).long(), reward=bracket, propensity=None, target=None,
+        mask=torch.ones(3, 3).double(), gamma=0.5, extras={"iv": iv},
+    )  # fmt: skip
+    # the followed steps have 3, 6 and 9, of mean 6; V(s_0) has mean 3; 1 / (1 - gamma) is 2
+    assert float(instrumental()(query).mean()) == pytest.approx(3 + 2 * 6)
+    assert float(instrumental_ratio()(query).mean()) == pytest.approx(2 * 6)
+    # deviations of -3 and of 0 + 3 over one step on average
+    torch.testing.assert_close(
+        instrumental_ratio()(query), 2 * torch.tensor([6.0, 3.0, 9.0]).double()
+    )
 
 
 def test_right_when_either_the_values_or_the_ratios_are():
