@@ -17,9 +17,11 @@ from surpass.data.columns import UNIFORM, Columns
 from surpass.data.files import at, kind_of
 from surpass.errors import nearest
 
-__all__ = ["Block", "codes_of", "first_duplicate", "read_block", "stable_codes"]
+__all__ = ["Block", "codes_of", "first_duplicate", "read_block", "stable_codes",
+           "summing_to_one"]  # fmt: skip
 
 SUM_TOLERANCE = 1e-3  # of a row of propensities: logs round their digits
+ROUNDED = 1e-6  # from here on a sum is off by rounded digits, and not by single precision
 _MEND_P = "log the probability with which the action was chosen, in (0, 1]"
 
 
@@ -161,6 +163,13 @@ def _full_rows(bad: list[_Bad], columns: Columns, table: np.ndarray) -> None:
                 "log the probability of every action",
             )
         )  # fmt: skip
+
+
+def summing_to_one(table: Float[np.ndarray, "N A"]) -> Float[np.ndarray, "N A"]:
+    """Propensities whose rounded digits miss a sum of 1, scaled: else a policy that does sum to 1
+    would gain the missing mass times the reward on the one that was logged."""
+    total = table.sum(1, keepdims=True)
+    return np.where(np.abs(total - 1) > ROUNDED, table / total, table)
 
 
 def _many(batch: pa.RecordBatch, names: tuple[str, ...], file: str, start: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from surpass.data.arrays import first_true
+from surpass.data.checks import SUM_TOLERANCE, summing_to_one
 from surpass.data.files import at
 from surpass.data.records import About, Decisions
 from surpass.data.truth import Truth
@@ -44,6 +45,7 @@ def from_obp(feedback: Mapping[str, Any]) -> Decisions:
     position = None if position is None else np.asarray(position).astype(np.int64)
     _check_rows(action, columns["reward"], columns["pscore"], a)
     full = _propensities(feedback.get("pi_b"), position, action, columns["pscore"], a)
+    own = columns["pscore"] if full is None else full[np.arange(n), action]
     features = feedback.get("action_context")
     context = columns["context"]
     about = About(
@@ -57,7 +59,7 @@ def from_obp(feedback: Mapping[str, Any]) -> Decisions:
         context=torch.from_numpy(context).float(),
         action=torch.from_numpy(action),
         reward=torch.from_numpy(columns["reward"]),
-        propensity=torch.from_numpy(columns["pscore"]),
+        propensity=torch.from_numpy(own),
         propensities=None if full is None else torch.from_numpy(full),
         position=None if position is None else torch.from_numpy(position),
         batch_size=[n],  # type: ignore[call-arg]
@@ -86,13 +88,17 @@ def _propensities(
         table = table[np.arange(len(action)), :, slot]
     if table.shape != (len(action), a):
         raise at(_NAME, "pi_b", None, f"has the shape {table.shape}", f"give [{len(action)}, {a}]")
+    totals = table.sum(1)
+    if (i := first_true(~(np.abs(totals - 1) <= SUM_TOLERANCE))) is not None:
+        raise at(_NAME, "pi_b", i + 1, f"the probabilities sum to {totals[i]:.6g}, not to 1",
+                 "give the probability of every action")  # fmt: skip
     own = table[np.arange(len(action)), action]
     if (i := first_true(np.abs(own - pscore) > 1e-3 * pscore + 1e-6)) is not None:
         raise at(
             _NAME, "pscore", i + 1, f"{pscore[i]:g} is not pi_b of the logged action, {own[i]:g}",
             "give the propensity of the action that was taken",
         )  # fmt: skip
-    return table
+    return summing_to_one(table)
 
 
 def truth_of_obp(feedback: Mapping[str, Any]) -> Truth | None:

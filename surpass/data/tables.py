@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surpass.data.arrays import as_table, is_number, pc, words
-from surpass.data.checks import Block, codes_of, first_duplicate, read_block
+from surpass.data.checks import Block, codes_of, first_duplicate, read_block, summing_to_one
 from surpass.data.columns import Columns, guess
 from surpass.data.encoders import Encoder
 from surpass.data.files import Part, at, kind_of, open_parts, stored_roles
@@ -255,9 +255,9 @@ class TableLog:
         codes = codes_of(block, self.columns, scan.actions)
         out: dict[str, np.ndarray] = {"action": codes, "reward": block.reward}
         if block.propensities is not None:
-            own = block.propensities[np.arange(len(codes)), codes]
-            out["propensities"] = block.propensities
-            out["propensity"] = own if block.propensity is None else block.propensity
+            table = summing_to_one(block.propensities)
+            out["propensities"] = table
+            out["propensity"] = table[np.arange(len(codes)), codes]
         elif block.propensity is not None:
             out["propensity"] = block.propensity
         else:  # uniform

@@ -121,12 +121,16 @@ class Rows:
     ) -> Rows:
         """From a log, with the reward's range and, where it is not the logging policy, the
         reference's probabilities."""
+        action, propensity = log.action.long(), log.propensity.to(torch.float64)
         behavior = None if log.propensities is None else log.propensities.to(torch.float64)
+        if behavior is not None:  # other digits of the same number would pass the limits of a score
+            own = behavior.gather(1, action[:, None])[:, 0]
+            propensity = torch.where(own > 0, own, propensity)
         return cls(
             context=log.context.to(torch.float64),
-            action=log.action.long(),
+            action=action,
             reward=log.reward.to(torch.float64),
-            propensity=log.propensity.to(torch.float64),
+            propensity=propensity,
             n_actions=log.n_actions,
             lo=float(lo),
             hi=float(hi),

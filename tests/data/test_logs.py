@@ -152,6 +152,16 @@ def test_full_rows_of_propensities(rows: Rows) -> None:
         assert log.action.tolist() == arms
 
 
+def test_rounded_propensities_sum_to_one(rows: Rows) -> None:
+    rounded = {"propensity_a": 0.333, "propensity_b": 0.333, "propensity_c": 0.3335}
+    log = open_log({**rows, **{name: [p] * 120 for name, p in rounded.items()}}).read()
+    assert log.propensities is not None
+    first = log.propensities[0].tolist()
+    assert first == pytest.approx([0.333 / 0.9995, 0.333 / 0.9995, 0.3335 / 0.9995], rel=1e-12)
+    own = log.propensities.gather(1, log.action[:, None])[:, 0]
+    assert torch.equal(log.propensity, own)
+
+
 def test_lists_name_actions_that_were_never_logged(rows: Rows) -> None:
     held = {**rows, "arm": [i % 2 for i in range(120)], "propensity": np.full((120, 4), 0.25)}
     log = open_log(held).read()

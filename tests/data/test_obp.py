@@ -88,6 +88,12 @@ def test_synthetic_feedback_knows_its_truth(feedback: dict[str, Any]) -> None:
             "column 'reward', row 4: nan is not a finite reward; mend or drop the row",
         ),
         (
+            "pi_b",
+            np.tile([[0.2], [0.3], [0.4]], (5, 1, 2)),
+            "column 'pi_b', row 1: the probabilities sum to 0.9, not to 1; give the probability of "
+            "every action",
+        ),
+        (
             "reward",
             [0, 1],
             "column 'reward': 2 rows, but 5 actions; give one per round",

@@ -168,6 +168,20 @@ def test_rows_of_a_log_share_one_table_when_the_reference_logged():
     assert float(given_reference.behavior[0, 0]) == 0.5
 
 
+def test_a_propensity_of_fewer_digits_passes_no_limit():
+    """The reference has 1/3 everywhere, the logged propensity 0.333. For the policy that always
+    takes the third action the worst is that it pays 0 where f says 1: 2/3 less twice that 1."""
+    log = Decisions(
+        context=torch.zeros(3, 1), action=torch.arange(3), reward=torch.tensor([0.0, 1.0, 0.0]),
+        propensity=torch.full((3,), 0.333).double(),
+        propensities=torch.full((3, 3), 1 / 3).double(), batch_size=[3],
+    )  # fmt: skip
+    found = score(Rows.of(log, 0.0, 1.0), _t([[0.0, 0.0, 1.0]] * 3), _t([[0.0, 0.0, 1.0]] * 3))
+    assert float(found.lower) == pytest.approx(2 / 3 - 2)
+    assert float(found.phi.min()) >= float(found.lower) - 1e-12
+    assert found.weight.tolist() == pytest.approx([0.0, 0.0, 3.0])
+
+
 @pytest.mark.parametrize("without_support", [False, True])
 def test_chunks_of_rows_are_scored_as_one(without_support):
     rng, rows = _rows(8, zeros=without_support)
