@@ -127,8 +127,16 @@ def plan_stages(
 
 
 def folds_of(unit: Int[Tensor, "n"], folds: int, seed: int) -> Int[Tensor, "n"]:
-    """A fold for every row, the same within a unit, of nearly equal numbers of units."""
+    """A fold for every row, the same within a unit, of nearly equal numbers of units.
+
+    Raises:
+        InputError: when there are fewer units than folds.
+    """
     _, label = torch.unique(unit, return_inverse=True)
     units = int(label.max()) + 1
+    if units < folds:
+        raise InputError(
+            f"{units} units are too few for {folds} folds: give more rows, or a finer --group"
+        )
     place = torch.from_numpy(np.random.default_rng(seed).permutation(units))
     return place[label] % folds

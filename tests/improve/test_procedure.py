@@ -259,6 +259,16 @@ def test_given_policies_are_scored_on_every_row_with_holm():
         decide_given(rows, UNIT, {})
 
 
+@pytest.mark.parametrize("units", [4, 6])
+def test_a_handful_of_groups_is_one_line_and_not_a_traceback(units):
+    rows, group = _log(15, 300), torch.arange(300) % units
+    with pytest.raises(InputError, match="too few"):
+        if units == 4:
+            decide_given(rows, UNIT, {"fair": Constant(4)}, group=group)
+        else:
+            decide(rows, UNIT, plan_stages(300, group=group), learners=[_Oracle()])
+
+
 def test_holm_needs_more_of_the_first_than_of_the_last():
     from surpass.improve.procedure import _holm, _in_order
 

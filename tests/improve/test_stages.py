@@ -50,3 +50,9 @@ def test_folds_keep_units_together_and_even():
     fold = folds_of(unit, 3, seed=0)
     assert (fold.view(90, 4) == fold.view(90, 4)[:, :1]).all()
     assert torch.bincount(fold).tolist() == [120, 120, 120]
+
+
+def test_fewer_units_than_folds_are_refused():
+    assert folds_of(torch.tensor([4, 4, 7, 9]), 3, seed=0).unique().tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match="2 units are too few for 3 folds"):
+        folds_of(torch.tensor([4, 4, 7, 7]), 3, seed=0)
