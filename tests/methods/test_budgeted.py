@@ -19,16 +19,16 @@ from surpass.tasks.feed import LEVELS, Feed
 N = 4000
 
 
-def rows(seed=0) -> Rows:
+def rows(seed=0, n=N) -> Rows:
     """Action 1 earns 1; it costs 1 where x = 1 and nothing where x = 0. Uniform logging, so the
     reference costs 0.25 a row."""
     rng = np.random.default_rng(seed)
-    x = torch.from_numpy((rng.random(N) < 0.5).astype(np.float64))
-    a = torch.from_numpy((rng.random(N) < 0.5).astype(np.int64))
-    half = torch.full((N,), 0.5).double()
+    x = torch.from_numpy((rng.random(n) < 0.5).astype(np.float64))
+    a = torch.from_numpy((rng.random(n) < 0.5).astype(np.int64))
+    half = torch.full((n,), 0.5).double()
     log = Decisions(
         context=x[:, None], action=a, reward=a.double(), cost=a * x, propensity=half,
-        propensities=half[:, None].expand(N, 2), batch_size=[N],
+        propensities=half[:, None].expand(n, 2), batch_size=[n],
     )  # fmt: skip
     return Rows.of(log, 0.0, 1.0)
 
@@ -56,8 +56,9 @@ def test_a_budget_that_does_not_bind_changes_nothing():
     assert reward_of(free) > 0.95 and cost_of(free) > 0.45
 
 
-def test_the_reference_itself_exceeds_nothing():
-    data, learner = rows(), ad_load(slack=0.1)
+@pytest.mark.parametrize("n", [N, 200_001])  # more than a policy is learned from
+def test_the_reference_itself_exceeds_nothing(n):
+    data, learner = rows(n=n), ad_load(slack=0.1)
     same = Constant(2)
     assert isinstance(learner, Budgeted)
     found = learner.excess(data, same, None, 0)

@@ -93,7 +93,7 @@ class Budgeted:
     def excess(self, rows: Any, policy: nn.Module, fitted: nn.Module | None, seed: int) -> float:
         """The doubly robust estimate of the policy's cost, less what the budget allows."""
         paid = replace(rows, reward=rows.cost)
-        query = learning_query(paid, fitted, seed)
+        query = learning_query(paid, fitted, seed, most=len(rows.action))
         with torch.no_grad():
             target = policy(rows.context, rows.offered).to(torch.float64)
         more = doubly_robust_gain()(replace(query, target=target))
