@@ -142,6 +142,11 @@ class _Job:
             rewards.add(batch.reward)
         if not rewards.count:
             raise InputError("the log has no rows")
+        if panel.units < 2:
+            raise InputError(
+                "the log is a single independent unit (one row, or rows of one group), which says "
+                "nothing of how far a value may be off; give more"
+            )
         if self.interval == "guarded" and not panel.clustered:
             if iter(logs) is logs:
                 raise InputError("interval='guarded' reads the log twice; an iterator cannot")

@@ -176,6 +176,13 @@ class Panel:
         """Whether rows came in units, which bounds on single rows know nothing of."""
         return self.sums is not None and self.sums.units is not None
 
+    @property
+    def units(self) -> int:
+        """How many independent units were counted, as far as there are buckets for them."""
+        if self.sums is None:
+            return 0
+        return self.sums.rows if self.sums.units is None else len(self.sums.units)
+
     def moments(self, cell: Cell) -> Moments:
         """Where the cell's columns are."""
         sums = cell.sums if cell.sums is not None else self.sums

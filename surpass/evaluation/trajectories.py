@@ -240,6 +240,10 @@ def evaluate_trajectories(
         actor = given if isinstance(given, Tensor) else _target(given, log, name)
         query = trajectory_query(actor, log, gamma)
         paid, overlap = query.paid, _overlap(query)
+        if len(paid) < 2:
+            raise InputError(
+                "a single episode says nothing of how far a value may be off; give more episodes"
+            )
         endless = going_on(query)
         for key, form in forms.items():
             _suits(key, form, query)

@@ -226,6 +226,12 @@ def test_what_it_refuses():
         evaluate(pi, log, interval="bernstein")
     with pytest.raises(InputError, match="no rows"):
         evaluate(pi, iter([]))
+    with pytest.raises(InputError, match="a single independent unit"):
+        evaluate(pi, log[:1], ["ips"])
+    log.group = torch.full((200,), 7)
+    with pytest.raises(InputError, match="a single independent unit"):
+        evaluate(pi, log, ["ips"])
+    log.group = None
     with pytest.raises(InputError, match=r"not an estimator|not built yet"):
         evaluate(pi, log, ["exp-smoothing"])
 

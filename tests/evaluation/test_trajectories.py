@@ -69,6 +69,8 @@ def test_says_what_does_not_fit():
     log = MDP.rollout(MU, 5, generator=G)
     with pytest.raises(InputError, match="do not sum to 1"):
         trajectory_query(lambda obs: obs.double() @ (2 * PI), log)
+    with pytest.raises(InputError, match="a single episode says nothing"):
+        evaluate_trajectories(act, log[:1], estimators=("pdis",))
     rows = MDP.transitions(MU, 5, generator=G)
     rows.behavior_logp = None
     with pytest.raises(InputError, match="pdis weighs by the behavior policy's log-prob"):
