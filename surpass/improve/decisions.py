@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor, nn
 
 from surpass.data.records import Decisions
@@ -473,8 +474,8 @@ def _reference_value(decision: Decision, off_policy: bool) -> Estimate:
         size = np.bincount(unit)
         mean = float(total.mean())
         sums = np.bincount(unit, weights=total - mean)
-        error = float(np.sqrt((sums**2).sum())) / size.sum()
-        return Estimate(mean, mean - 1.645 * error, mean + 1.645 * error, "reference")
+        half = float(ndtri(1 - decision.level) * np.sqrt((sums**2).sum())) / size.sum()
+        return Estimate(mean, mean - half, mean + half, "reference")
     lo, hi = rows.lo, rows.hi
     if off_policy:
         most = float((reward.abs() / rows.reward.abs().clamp_min(1e-300)).max().clamp_min(1.0))

@@ -61,3 +61,18 @@ def test_fitted_propensities_are_zero_where_an_action_was_not_on_offer():
     fitted = _with_fitted_propensities(log)
     assert bool((fitted.propensities[~log.available] == 0).all())
     assert torch.allclose(fitted.propensities.sum(1), torch.ones(2000))
+
+
+def test_the_reference_of_a_grouped_log_has_bounds_at_the_verdicts_level():
+    g = torch.Generator().manual_seed(2)
+    half = torch.full((600, 2), 0.5).double()
+    reward = (torch.rand(200, generator=g) < 0.4).double().repeat_interleave(3)  # alike in a group
+    log = Decisions(
+        context=torch.rand(600, 2, generator=g), action=torch.arange(600) % 2, reward=reward,
+        propensity=half[:, 0], propensities=half, group=torch.arange(600) // 3, batch_size=[600],
+    ).described(About(actions=("0", "1")))  # fmt: skip
+    found = improve_decisions(log, methods="tilt", level=0.01).reference
+    error = float(reward.std(unbiased=False)) / 200**0.5  # of 200 groups
+    assert found.value == pytest.approx(float(reward.mean()))
+    assert found.high - found.value == pytest.approx(2.3263 * error, rel=1e-3)
+    assert found.value - found.low == pytest.approx(2.3263 * error, rel=1e-3)
