@@ -279,4 +279,9 @@ def pooled_guard(
             it.
         largest_unit: the most rows that one unit holds.
     """
-    return lambda m: largest_unit * min((lower - m) / scale for lower, scale in limits)
+
+    def guard(m: float) -> float:
+        least = min((lower - m) / scale for lower, scale in limits)
+        return least * (largest_unit if least < 0 else 1)  # a unit of one row adds up to the least
+
+    return guard

@@ -135,3 +135,6 @@ def test_pooled_stages_take_the_worst_guard():
     guard = pooled_guard([(-2.0, 1.0), (-3.0, 2.0)], largest_unit=3)
     assert guard(0.0) == pytest.approx(-6.0)
     assert guard(1.0) == pytest.approx(-9.0)
+    # below every limit the worst unit is one of a single row: (-3 + 4) / 2
+    assert guard(-4.0) == pytest.approx(0.5)
+    assert guarded_p(np.array([0.5, 6.0]), guard(-4.0)) == 0.0
