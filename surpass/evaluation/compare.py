@@ -231,17 +231,24 @@ def portfolios(
 def _averaged(
     both: Sequence[Any], values: Mapping[str, Mapping[str, float]]
 ) -> tuple[tuple[Row, ...], dict[str, dict[str, float]]]:
-    """The mean of two ways of halving; the names are those that the whole log puts first."""
+    """The mean of two ways of halving; the names are those that the whole log puts first. What one
+    half could not say of all policies, for want of overlap, is left out."""
     (one, ranks_one, *_), (two, ranks_two, *_) = both
+    other = {(r.estimator, r.k): r for r in two}
     rows = []
-    for a, b in zip(one, two, strict=True):
+    for a in one:
+        b = other.get((a.estimator, a.k))
+        if b is None:
+            continue
         order = sorted(a.chosen if a.k == len(values[a.estimator]) else values[a.estimator],
                        key=lambda k, e=a.estimator: -values[e][k])  # fmt: skip
         means = [0.5 * (getattr(a, n) + getattr(b, n)) for n in (
             "best", "mean", "worst", "std", "regret", "sharpe", "violations")]  # fmt: skip
         rows.append(Row(a.estimator, a.k, tuple(order[: a.k]), *means))
     ranks = {
-        e: {k: 0.5 * (ranks_one[e][k] + ranks_two[e][k]) for k in ranks_one[e]} for e in ranks_one
+        e: {k: 0.5 * (ranks_one[e][k] + ranks_two[e][k]) for k in ranks_one[e]}
+        for e in ranks_one
+        if e in ranks_two
     }
     return tuple(rows), ranks
 

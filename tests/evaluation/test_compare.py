@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from surpass.data.logs import HeldLog
-from surpass.data.records import About
+from surpass.data.records import About, Decisions
 from surpass.data.truth import Truth
 from surpass.errors import InputError
 from surpass.evaluation.compare import compare, portfolios
@@ -49,6 +49,22 @@ def test_without_it_the_other_half_does():
         assert found.judged[name] == pytest.approx(value, abs=0.06)
     top = next(r for r in found.rows if r.estimator == "dm" and r.k == 1)
     assert top.chosen == ("best",) and abs(top.regret) < 0.05
+
+
+def test_an_estimator_that_one_half_cannot_answer_is_left_out():
+    """The third action was logged once: in one half the policy that takes it has no weight at all,
+    and dividing by the mean weight says nothing."""
+    action = torch.arange(40) % 2
+    action[7] = 2
+    third = torch.full((40, 3), 1 / 3).double()
+    log = Decisions(
+        context=torch.rand(40, 1), action=action, reward=(torch.arange(40) % 3 == 0).double(),
+        propensity=third[:, 0], propensities=third, batch_size=[40],
+    ).described(About(actions=("a", "b", "c")))  # fmt: skip
+    policies = {"third": [0.0, 0.0, 1.0], "even": [1 / 3] * 3}
+    found = compare(policies, log, ["ips", "snips"])
+    assert {r.estimator for r in found.rows} == set(found.ranks) == {"ips"}
+    assert len(found.tables()) == 2
 
 
 def test_distribution_of_rewards_follows_the_policy():
