@@ -235,13 +235,10 @@ class FittedReturns:
         x = _inputs(query.context[:, at][inside], None, query.action[:, at][inside], query)
         z = paid[:, at][inside].to(torch.float64)
         if later is not None:
-            # the state after each step, where the episode went on
-            goes_on = torch.zeros_like(query.mask)
-            goes_on[:, :-1] = query.mask[:, 1:]
-            after = torch.zeros_like(query.context)
-            after[:, :-1] = query.context[:, 1:]
-            pi = torch.zeros_like(query.target)
-            pi[:, :-1] = query.target[:, 1:]
+            # the state after each step, where the episode went on or was only cut
+            goes_on = query.later(query.mask, query.cut)
+            after = query.later(query.context, query.beyond)
+            pi = query.later(query.target, query.beyond_target)
             on = (goes_on[:, at] > 0)[inside]
             if bool(on.any()):
                 with torch.no_grad():

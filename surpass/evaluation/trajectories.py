@@ -275,7 +275,9 @@ def evaluate_trajectories(
 
 def _endless(form: Estimator) -> bool:
     """Whether an estimator goes on behind a cut: models and marginal weights do, products of
-    ratios stop there."""
+    ratios and models of a horizon stop there."""
+    if getattr(form.nuisances.get("returns"), "iterations", None) is not None:
+        return True
     return form.unit == "member" or bool({"marginal", "bin", "iv"} & set(form.nuisances))
 
 

@@ -11,6 +11,7 @@ from surpass.critics.return_models import (
     CategoricalReturns,
     FittedReturns,
     MixtureReturns,
+    ReturnModel,
     mixture_logp,
 )
 from surpass.evaluation.trajectories import evaluate_trajectories, trajectory_query
@@ -92,6 +93,26 @@ def test_fitting_again_extends_the_horizon():
     for k, total in ((1, 1.0), (3, 1.75)):
         samples = FittedReturns(QUICK, 8, iterations=k).learn(query)(query)
         assert float(samples.median()) == pytest.approx(total, abs=0.15)
+
+
+class Mean(ReturnModel):
+    """Every return is the mean of the targets."""
+
+    def fit(self, x, z):
+        return lambda at: z.mean(0).expand(len(at), -1)
+
+
+@pytest.mark.parametrize(("ended", "total"), [(False, 2.0), (True, 1.5)])
+def test_a_cut_is_no_end(ended, total):
+    """One state pays 1 at a discount of a half, in episodes of three steps: cut, the return m
+    solves m = 1 + m / 2; ended, m = (1 + m / 2 + 1 + m / 2 + 1) / 3."""
+    mdp = TabularMDP(torch.ones(1, 1, 1), torch.ones(1, 1), torch.ones(1), 0.5)
+    log = mdp.rollout(torch.ones(1, 1), 20, 3, torch.Generator().manual_seed(0))
+    if ended:
+        log.truncated, log.terminated = log.terminated, log.truncated
+    query = trajectory_query(lambda o: torch.ones(len(o), 1).double(), log, 0.5)
+    samples = FittedReturns(Mean(), 2, iterations=40).learn(query)(query)
+    assert float(samples.mean()) == pytest.approx(total, abs=1e-6)
 
 
 def test_it_is_an_estimator_like_the_others():
