@@ -85,7 +85,9 @@ def _markov(bits: np.ndarray, order: int) -> Tested:
     value = sum(_gain(t) for t in table)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = table[..., 1] / table.sum(-1)
-    gap = float(np.nanmean(share[:, 1] - share[:, 0])) if np.isfinite(share).any() else 0.0
+    apart = share[:, 1] - share[:, 0]
+    apart = apart[np.isfinite(apart)]
+    gap = float(apart.mean()) if apart.size else 0.0  # a series without change shows no memory
     return Tested(f"order {order}", gap, 0.0, float(stats.chi2.sf(value, 2 ** (order - 1))))
 
 
@@ -189,7 +191,10 @@ def _patterns(bits: np.ndarray, size: int = 3) -> Tested:
 
 def variance_ratio(returns: np.ndarray, over: int = 5) -> float:
     """Var(sum of `over` returns) / (over x Var(return)): 1 for a random walk, below 1 where moves
-    turn back. Lo and MacKinlay, Stock market prices do not follow random walks (1988)."""
+    turn back; NaN where no return differs from another. Lo and MacKinlay, Stock market prices do
+    not follow random walks (1988)."""
     x = returns - returns.mean()
+    if not x.any():
+        return math.nan
     sums = np.convolve(x, np.ones(over), "valid")
     return float((sums**2).mean() / (over * (x**2).mean()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import groupby, product
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_coins_pass_and_biases_are_named():
     slope, error = streak_slope(ask_in_series(gambler(0.08), 400, 50, 5))
     p = 0.5 + 0.08 * np.arange(5)
     assert slope == pytest.approx(np.polyfit(range(5), np.log(p / (1 - p)), 1)[0], abs=4 * error)
+
+
+def test_who_always_says_yes_is_biased_and_has_no_memory():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        found = {t.name: t for t in battery(np.ones((20, 50), dtype=np.int64))}
+        assert np.isnan(variance_ratio(np.ones(8)))
+    assert found["rate"].flagged and found["rate"].value == 1.0
+    for name in ("order 1", "order 2"):
+        assert (found[name].value, found[name].p) == (0.0, 1.0)
+        assert not found[name].flagged
 
 
 def test_variance_ratios_of_known_walks():
