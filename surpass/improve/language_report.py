@@ -15,7 +15,7 @@ from surpass.improve import checks as look
 from surpass.improve.decisions import versions
 from surpass.improve.hold import SCORED_SHARE, settlement
 from surpass.improve.improvement import Improvement
-from surpass.improve.language_scores import best_of_curve
+from surpass.improve.language_scores import best_of_curve, by_prompt
 from surpass.improve.results import CandidateResult, Check, Estimate, Figure, Settlement, Verdict
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def _reference(run: Run) -> Bounds:
         judging = len({run.log.prompts[i] for i in run.parts[2]})
         per_prompt = run.base.reward[-judging:].mean(-1)
     else:
-        assert run.log.score is not None
-        per_prompt = run.log.score[run.parts[2]].double()
+        held = run.log.rows(run.parts[2])
+        assert held.score is not None
+        per_prompt = by_prompt(held.score, held)
     return guarded_bounds(per_prompt.numpy(), lo, hi, run.level)
 
 
@@ -89,7 +90,8 @@ def _result(run: Run, j: Judged, level: float, tested: bool = False) -> Candidat
     high = max(gain, -guarded_low(j.losses.numpy(), lambda m: j.floor - m, level))
     agree = []
     if j.weighed is not None:
-        plain = j.weighed.normalized - base
+        assert run.log.score is not None
+        plain = j.weighed.normalized - float(run.log.score[run.parts[2]].double().mean())
         agree.append(Estimate(plain, plain, plain, "self-normalized weights", True))
     return CandidateResult(
         key=j.chosen.key, params=j.params, value=base + gain, low=base + low, high=base + high,

@@ -24,7 +24,7 @@ from surpass.objectives.order_statistics import best_at_k
 from surpass.policies.generation import Sampling, generate
 from surpass.policies.language import LanguagePolicy
 
-__all__ = ["Answers", "Weighed", "answer_all", "best_of_curve", "logged_logp", "weigh"]
+__all__ = ["Answers", "Weighed", "answer_all", "best_of_curve", "by_prompt", "logged_logp", "weigh"]
 
 CAP = 20.0
 CHUNK = 256  # answers that are generated at a time
@@ -133,6 +133,14 @@ def logged_logp(policy: LanguagePolicy, log: LanguageLog, size: int = 64) -> Flo
     return torch.cat(out)
 
 
+def by_prompt(value: Float[Tensor, "N"], log: LanguageLog) -> Float[Tensor, "P"]:
+    """The mean over the answers to each prompt."""
+    group = torch.tensor([log.group_of[p] for p in log.prompts])
+    group = torch.unique(group, return_inverse=True)[1]
+    count = torch.bincount(group).double()
+    return torch.zeros_like(count).index_add(0, group, value.double()) / count
+
+
 def weigh(
     log_ratio: Float[Tensor, "N"], log: LanguageLog, limits: tuple[float, float], cap: float = CAP
 ) -> Weighed:
@@ -142,16 +150,8 @@ def weigh(
     lo, hi = limits
     ratio = log_ratio.double().exp()
     held, r = ratio.clamp(max=cap), log.score.double()
-    group = torch.tensor([log.group_of[p] for p in log.prompts])
-    group = torch.unique(group, return_inverse=True)[1]
-    count = torch.zeros(int(group.max()) + 1, dtype=torch.float64)
-    count = count.index_add(0, group, torch.ones_like(r))
-
-    def by_prompt(value: Tensor) -> Tensor:
-        return torch.zeros_like(count).index_add(0, group, value) / count
-
     return Weighed(
-        gains=by_prompt((held - 1) * (r - lo)), losses=by_prompt((held - 1) * (hi - r)),
+        gains=by_prompt((held - 1) * (r - lo), log), losses=by_prompt((held - 1) * (hi - r), log),
         ess=float(ratio.sum() ** 2 / ratio.square().sum().clamp_min(1e-300)),
         largest=float(ratio.max()), normalized=float((ratio * r).sum() / ratio.sum()),
         ratio=ratio,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from surpass.data.language import open_language
 from surpass.errors import InputError
 from surpass.improve.language import improve_language, split_prompts
 from surpass.improve.language_candidates import as_kind, chosen_methods, learning_rate
+from surpass.improve.language_report import _reference
 from surpass.improve.language_scores import answer_all, best_of_curve, weigh
+from surpass.improve.scoring import RewardRange
 from surpass.policies.generation import Sampling, generate
 from surpass.policies.language import LanguagePolicy
 from surpass.tasks.language import DigitStrings
@@ -170,6 +173,10 @@ def test_answers_to_one_prompt_are_averaged():
     log = open_language(data, None)
     found = weigh(torch.log(torch.tensor([3.0, 0.5, 1.5])), log, (0.0, 1.0))
     np.testing.assert_allclose(sorted(found.gains.tolist()), [0.5, 1.0])
+    # the author's own value averages in the same way: (1/2 + 1) / 2, and not two of three
+    span = RewardRange(0.0, 1.0, "stated")
+    run = SimpleNamespace(base=None, log=log, parts=([], [], [0, 1, 2]), range=span, level=0.05)
+    assert _reference(run).mean == pytest.approx(0.75)
 
 
 def test_pass_at_k_counts_prompts():
