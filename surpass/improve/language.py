@@ -141,7 +141,8 @@ def improve_language(
             forms by name.
         reward: of answers: "exact", "numeric", "math", "regex:PATTERN", "module:function", the
             folder of a reward model, or a function.
-        reference: the model to surpass; `model` by default.
+        reference: the model to surpass; `model` by default, and of answers that were logged with
+            their log-probs the model that wrote them.
         level, margin, seed: of the verdict; the margin is in units of the reward.
         reward_limits: the smallest and largest reward that may ever occur.
         accept_observed_range: let the observed range stand for it.
@@ -168,6 +169,11 @@ def improve_language(
     )  # fmt: skip
     judge = None if reward is None else open_reward(reward)
     _usable(log, judge, reward)
+    if judge is None and reference is not None and "behavior_logp" in log.extras:
+        raise InputError(
+            "logged answers with their log-probs are held against the model that wrote them, not "
+            "against another reference; leave that out, or say what a good answer is with --reward"
+        )
     chosen = chosen_methods(methods, log, judge is not None)
     parts = split_prompts(log, seed)
     run = Run(

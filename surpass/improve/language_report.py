@@ -42,9 +42,15 @@ def told(run: Run, judged: list[Judged], best: Judged) -> Improvement:
         margin=run.margin, seed=run.seed, settlement=settle, diagnosis=_diagnosis(run, best),
         assumptions=_assumptions(run), versions={**versions(), **_packages()},
         seconds=run.seconds, figures=_figures(run, best), usage=_usage(), per="answer",
-        reference_name="given" if run.reference_given else "the model that was handed in",
+        reference_name=_reference_name(run),
         hand_over=None if verdict == "REJECT" else _hand_over(run, best), method=_method(run),
     )  # fmt: skip
+
+
+def _reference_name(run: Run) -> str:
+    if run.base is None and not run.estimated:
+        return "the model that wrote the logged answers"
+    return "given" if run.reference_given else "the model that was handed in"
 
 
 def _hand_over(run: Run, best: Judged) -> Callable[[Path], None]:

@@ -127,6 +127,9 @@ def test_logged_answers_judge_without_a_reward(sloppy):
     result = improve_language(data, sloppy, {"sft": form}, steps=12)
     assert result.verdict == "PROMOTE" and result.best.ess > 50
     assert result.diagnosis["overlap"]["max"] < 20 and result.best.agreement[0].biased
+    assert result.reference_name == "the model that wrote the logged answers"
+    with pytest.raises(InputError, match="held against the model that wrote them"):
+        improve_language(data, sloppy, {"sft": form}, reference=sloppy, steps=12)
     bare = [{k: v for k, v in r.items() if k != "behavior_logp"} for r in data]
     held = improve_language(bare, sloppy, {"sft": form}, steps=12)
     assert held.verdict == "HOLD" and "--accept-estimated-behavior" in held.reason
