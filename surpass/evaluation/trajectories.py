@@ -253,6 +253,9 @@ def evaluate_trajectories(
             else:
                 asked = fitted(query, form, folds, seed)
             score, against = form.score(asked), endless if _endless(form) else paid
+            if "returns" in form.nuisances:  # the mean, or the tail, of what was logged
+                logged = {**query.extras, "returns": against[:, None]}
+                against = form.score(replace(query, extras=logged))
             if form.unit == "member":
                 value, gain = _by_members(score, asked, against, level)
             else:

@@ -128,6 +128,19 @@ def test_it_is_an_estimator_like_the_others():
     assert mean_return() == fle().score
 
 
+def test_a_tail_is_held_against_the_tail_of_the_log():
+    lock = CombinationLock(2)
+    log = lock.log(600, torch.Generator().manual_seed(1))
+    pi = torch.tensor([0.9, 0.1]).double()
+    form = fle(Mean(), samples=4, tail=0.25)
+    table = evaluate_trajectories(lambda o: pi.expand(len(o), -1), log, estimators={"fle": form})
+    (row,) = table.results
+    paid = log.reward.double().sum(1)
+    assert row.reference == pytest.approx(float(tail_mean(paid, 0.25)), abs=0.01)
+    assert row.reference < table.reward - 0.1
+    assert row.gain == pytest.approx(row.value - row.reference, abs=1e-9)
+
+
 def test_rings_and_points_of_the_lock():
     lock = CombinationLock(3)
     log = lock.episodes(4000, 0.5, torch.Generator().manual_seed(0))
