@@ -69,8 +69,13 @@ def alignment(seen: Moments) -> float:
 
 
 def concentrability(seen: Moments) -> float:
-    """C = sup over theta of E_target[error]^2 / E_behavior[error^2] = goal' M^-1 goal."""
-    return float(seen.goal @ np.linalg.pinv(seen.m, hermitian=True) @ seen.goal)
+    """C = sup over theta of E_target[error]^2 / E_behavior[error^2] = goal' M^-1 goal; infinite
+    where the target policy has errors that the log has none of."""
+    inverse = np.linalg.pinv(seen.m, hermitian=True)
+    missed = seen.goal - seen.m @ (inverse @ seen.goal)
+    if np.linalg.norm(missed) > 1e-6 * np.linalg.norm(seen.goal):
+        return np.inf
+    return float(seen.goal @ inverse @ seen.goal)
 
 
 def direct(seen: Moments) -> float:

@@ -35,6 +35,17 @@ def test_the_chain_by_hand():
     assert direct(seen) == pytest.approx(concentrability(seen) / alignment(seen) ** 2)
 
 
+def test_what_the_log_never_shows_is_not_trusted():
+    """Two pairs that end, one feature each, so that Delta = phi; the target takes either."""
+    phi, goal = np.eye(2), np.array([0.5, 0.5])
+    covered = moments(phi, phi, goal, np.array([0.75, 0.25]))
+    assert concentrability(covered) == pytest.approx(0.25 / 0.75 + 0.25 / 0.25)
+    blind = moments(phi, phi, goal, np.array([1.0, 0.0]))
+    assert concentrability(blind) == np.inf and direct(blind) == np.inf
+    found = realizable_td().measure(blind)
+    assert found.bound == np.inf and "weakest: coverage" in str(found)
+
+
 def test_where_no_fixed_point_exists_the_alignment_is_zero():
     singular = 4 * 0.1 / (3 - 2 * 0.9)
     assert alignment(two_states(singular).moments()) == pytest.approx(0, abs=1e-7)
