@@ -53,7 +53,8 @@ class ReturnModel:
 
     def fit(self, x: Float[Tensor, "n d"], z: Float[Tensor, "n k"]) -> Sampler:
         """Maximum likelihood (of its bound, for diffusion), on targets that are standardized."""
-        center, scale = z.mean(0), z.std(0).clamp_min(1e-3)
+        # one row, as where the longest episode stands alone, has no spread
+        center, scale = z.mean(0), z.std(0, correction=min(1, len(z) - 1)).clamp_min(1e-3)
         y, x = ((z - center) / scale).float(), x.float()
         with torch.enable_grad():
             net = self.net(x.shape[1], z.shape[1])

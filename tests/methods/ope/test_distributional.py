@@ -76,6 +76,21 @@ def test_one_step_gives_the_distribution_of_rewards(model):
     assert float((samples[samples > 0.5]).mean()) == pytest.approx(1.0, abs=0.06)
 
 
+def test_the_longest_episode_may_stand_alone():
+    """Its last step is one return, 3, with no spread of its own."""
+    alone = QUICK.fit(torch.zeros(1, 2), torch.tensor([[3.0]]).double())
+    assert alone(torch.zeros(5, 2)).flatten().tolist() == pytest.approx([3.0] * 5, abs=0.2)
+    mask = torch.ones(40, 2).double()
+    mask[1:, 1] = 0.0
+    query = TrajectoryQuery(
+        torch.zeros(40, 2).long(), mask.clone(), mask, torch.ones(40, 2, 1).double(), mask,
+        context=torch.ones(40, 2, 1),
+    )  # fmt: skip
+    samples = FittedReturns(QUICK, 10).learn(query)(query)
+    assert torch.isfinite(samples).all()
+    assert float(samples.median()) == pytest.approx(1.0, abs=0.15)
+
+
 def test_two_steps_of_a_chain_carry_the_chance_of_the_first():
     lock = CombinationLock(2)
     log = lock.log(1500, torch.Generator().manual_seed(0))
