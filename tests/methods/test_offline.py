@@ -11,7 +11,7 @@ from surpass.registry import recipe
 from surpass.training.compiling import traced
 from surpass.training.engine import Engine
 from surpass.training.run import train
-from surpass.training.streams import open_stream, spaces_of
+from surpass.training.streams import open_stream, return_to_go, spaces_of
 
 KEYS = (
     "bc", "td3-bc", "rebrac", "awac", "crr", "iql", "cql", "cal-ql", "sac-n", "edac", "prdc",
@@ -113,6 +113,15 @@ def test_conservative_values_are_lower_off_the_log_and_calibrated_ones_not_below
         values[key] = trained.nets.q(obs, torch.tensor([[0.0], [0.9]])).mean(0)
     assert values["cql"][1] < values["cql"][0] - 0.5
     assert values["cal-ql"][1] > values["cql"][1] + 0.1
+
+
+def test_the_floor_of_calibrated_values_keeps_its_discount_online():
+    source, rows = recipe("cal-ql")(gamma=0.5).stages[1].do.source, random_log()
+    own, replayed = (part for _, part in source.parts.values())
+    found = open_stream(own, {"log": rows}, spaces_of(rows), ("return_to_go",)).tables
+    wanted = return_to_go(rows, rows.reward, 0.5)
+    torch.testing.assert_close(found["return_to_go"], wanted)
+    assert replayed.options["gamma"] == 0.5
 
 
 def test_diversity_lowers_the_cosine_of_the_critics_gradients():

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from surpass.critics.dynamics import inverse_dynamics
-from surpass.forms import Learner, Stage, Stages, adam, log, mix, train
+from surpass.forms import Learner, Stage, Stages, adam, log, mix, replay, train
 from surpass.methods.actor_critic import offline_then_online, soft_actor_critic
 from surpass.objectives.bellman import apart, conservative, logged_return, max_backup, soft, td
 from surpass.objectives.inverse_dynamics import contextual, inferred
@@ -40,9 +40,12 @@ def cal_ql(
 ) -> Stages:  # fmt: skip
     """CQL whose pushed-down values are floored at the logged return; then online on both."""
     learner = _penalized(alpha, samples, max_backup(samples), logged_return(), gamma, batch)
+    half = batch // 2
+    own = replay(batch - half, gamma=gamma)
     return offline_then_online(
-        learner, offline=offline, online=online, source=mix(batch, log=0.5, replay=0.5)
-    )
+        learner, offline=offline, online=online,
+        source=mix(batch, log=(0.5, log(half, gamma=gamma)), replay=(0.5, own)),
+    )  # fmt: skip
 
 
 @system("c-cql")
