@@ -124,6 +124,12 @@ def test_the_floor_of_calibrated_values_keeps_its_discount_online():
     assert replayed.options["gamma"] == 0.5
 
 
+@pytest.mark.parametrize("key", ["cal-ql", "sac-flow:pretrained"])
+def test_what_was_learned_from_a_log_acts_from_the_first_step_of_its_task(key):
+    _, replayed = recipe(key)(warm=30).stages[1].do.source.parts["replay"]
+    assert (replayed.options["warm"], replayed.options["warm_with"]) == (30, "policy")
+
+
 def test_diversity_lowers_the_cosine_of_the_critics_gradients():
     rows = random_log(n=200, act=3)
     cosine = {}

@@ -44,10 +44,12 @@ def sac_flow_pretrained(
     offline: int = 100_000, online: int = 250_000, near: float = 1.0, temperature: float = 0.01,
     noise: float = 0.1, steps: int = 4, velocity: str = "gated", gamma: float = 0.99,
     lr: float = 3e-4, batch: int = 256, width: int = 256, hidden: tuple[int, ...] = (256, 256),
+    warm: int = 5_000,
 ) -> Stages:  # fmt: skip
-    """The velocity by flow matching on the log; then, on log and replay, near |a - a_b|^2 - Q +
-    temperature log pi with noise of one size. (What is left of a path's entropy then is the tanh's,
-    so that no temperature could be tuned to a target.)"""
+    """The velocity by flow matching on the log; then, on log and replay, which the policy fills for
+    `warm` steps first, near |a - a_b|^2 - Q + temperature log pi with noise of one size. (What is
+    left of a path's entropy then is the tanh's, so that no temperature could be tuned to a
+    target.)"""
     sigma = math.log(noise)
     learner = sac_flow(
         steps, velocity, log_std=(sigma, sigma), gamma=gamma, lr=lr, width=width, hidden=hidden
@@ -60,7 +62,9 @@ def sac_flow_pretrained(
         source=log(batch, gamma=gamma),
     )
     tuned = train("pi", entropic(fixed=temperature, near=near), adam(lr))
+    half = batch // 2
+    own = replay(batch - half, warm=warm, warm_with="policy")
     return offline_then_online(
         learner, offline=offline, online=online, update=(value, tuned),
-        source=mix(batch, log=0.5, replay=0.5),
+        source=mix(batch, log=(0.5, log(half)), replay=(0.5, own)),
     )  # fmt: skip

@@ -36,12 +36,13 @@ def cql(alpha: float = 5.0, samples: int = 10, gamma: float = 0.99, batch: int =
 @system("cal-ql")
 def cal_ql(
     alpha: float = 5.0, samples: int = 10, gamma: float = 0.99, batch: int = 256,
-    offline: int = 1_000_000, online: int = 250_000,
+    offline: int = 1_000_000, online: int = 250_000, warm: int = 5_000,
 ) -> Stages:  # fmt: skip
-    """CQL whose pushed-down values are floored at the logged return; then online on both."""
+    """CQL whose pushed-down values are floored at the logged return; then online on both, after
+    `warm` steps of its policy."""
     learner = _penalized(alpha, samples, max_backup(samples), logged_return(), gamma, batch)
     half = batch // 2
-    own = replay(batch - half, gamma=gamma)
+    own = replay(batch - half, warm=warm, warm_with="policy", gamma=gamma)
     return offline_then_online(
         learner, offline=offline, online=online,
         source=mix(batch, log=(0.5, log(half, gamma=gamma)), replay=(0.5, own)),

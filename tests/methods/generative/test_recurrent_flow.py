@@ -33,7 +33,7 @@ def test_a_pretrained_flow_moves_as_far_from_the_log_as_it_is_allowed(near, expe
     """The log plays 0; 3 |a - a_b|^2 + (a - 0.6)^2 is least at 0.15 where a_b stays 0, and a_b is
     half the log's, half the policy's own: somewhat above, well below 0.6."""
     form = recipe("sac-flow:pretrained")(
-        offline=100, online=300, near=near, temperature=0.0, **QUICK
+        offline=100, online=500, near=near, temperature=0.0, warm=64, **QUICK
     )
     trained = train(form, all_of(0.0), task=AIM, seed=0, compile=False)
     found = float(trained.predict([[0.0]])[0, 0])
