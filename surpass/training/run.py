@@ -282,9 +282,9 @@ class _Run:
     say: Any
 
     def go(self) -> Trained:
-        """All legs, one after the other; `inside` are the spaces of the task as it was made
-        anew."""
-        self.inside = self.spaces
+        """All legs, one after the other, until the callback has `stopped` the run; `inside` are the
+        spaces of the task as it was made anew."""
+        self.inside, self.stopped = self.spaces, False
         legs = legs_of(self.form, self.steps, self.roles)
         total = sum(leg.steps for leg in legs)
         started, saved = self._stored()
@@ -309,6 +309,8 @@ class _Run:
                 stored = saved if number == started else None
                 trained = self._stage(leg, engine, number, done, stored)
                 done += engine.step
+                if self.stopped:
+                    break
         if trained is None:
             raise InputError("there is nothing to run: the form has no stages")
         if self.out is not None:
@@ -385,6 +387,7 @@ class _Run:
                     if self.callback is not None and self.callback(
                         now, seen, self._handed(learner, engine, history)
                     ):
+                        self.stopped = True
                         break
                 if self.out is not None and (ended or engine.step % self.save_every == 0):
                     self._save(engine, number, done, watch, ended)

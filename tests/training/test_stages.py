@@ -189,6 +189,18 @@ def test_a_stage_ends_at_the_alarm():
         alarmed(reached("w", 0.0))
 
 
+def test_a_callback_stops_the_run_and_not_its_stage_alone(tmp_path):
+    form, marks = Stages((fit(6), fit(6))), []
+
+    def callback(step, metrics, trained):
+        marks.append(step)
+        return step == 4
+
+    go(form, callback=callback, out=tmp_path)
+    assert marks == [2, 4]
+    assert_equal(tensors_of(go(form, out=tmp_path, resume=True)), tensors_of(go(form)))
+
+
 @part(state=lambda: {"marks": torch.zeros(())})
 def third_mark(state, numbers, /):
     """An alarm at the third mark."""
