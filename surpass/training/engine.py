@@ -526,26 +526,33 @@ class Engine:
         self.stream.load_state_dict(unpack(held, rest["stream"]))
 
     def carry_over(self, other: Engine) -> None:
-        """Take from an earlier stage what has the same name and shape: nets, and the moments and
-        counts of the optimizers that train them. Snapshots that are new start at what they follow.
-        """
+        """Take from an earlier stage what has the same name and shapes: nets, and the moments and
+        counts of the optimizers that train them, each whole or not at all. Snapshots that are new
+        start at what they follow."""
         trained = {n for s in self.steps if isinstance(s, Train) for n in s.nets}
         anew = self.snapshots.begin_anew(trained)
+        unlike = {_owner(k) for k, t in self.state.items()
+                  if k not in other.state or other.state[k].shape != t.shape}  # fmt: skip
         carried: set[str] = set()
         for key, tensor in self.state.items():
-            before = other.state.get(key)
-            same = before is not None and before.shape == tensor.shape
             kind, name = key.split(".")[:2]
-            if not same or kind == "watch" or anew & set(name.split("#")[0].split("+")):
+            of = set(name.split("#")[0].split("+"))
+            if _owner(key) in unlike or kind == "watch" or anew & of:
                 continue
-            tensor.copy_(before)  # type: ignore[arg-type]
+            tensor.copy_(other.state[key])
             carried |= {name} if kind == "net" else set()
         self.snapshots.start_over(self.state, carried)
         known = {other._key(i): c for i, c in enumerate(other.counts)
                  if isinstance(other.steps[i], Train)}  # fmt: skip
         for i, step in enumerate(self.steps):
-            if isinstance(step, Train) and not anew & set(step.nets):
+            fresh = not isinstance(step, Train) or ("adam", self._key(i)) in unlike
+            if not fresh and not anew & set(step.nets):
                 self.counts[i] = known.get(self._key(i), 0)
+
+
+def _owner(key: str) -> tuple[str, ...]:
+    """The net, snapshot or optimizer that a tensor is of; what a part keeps stands alone."""
+    return (key,) if key.startswith("part.") else tuple(key.split(".")[:2])
 
 
 def _write(state: State, new: State) -> None:

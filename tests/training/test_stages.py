@@ -37,9 +37,11 @@ from surpass.parts import part
 from surpass.policies.acting import mean, none
 from surpass.policies.stochastic import stochastic
 from surpass.training import run as running
+from surpass.training.engine import Engine
 from surpass.training.run import load_trained
 from surpass.training.stages import legs_of
 from surpass.training.stopping import plateau, reached
+from surpass.training.streams import open_stream, spaces_of
 
 
 @part
@@ -116,6 +118,24 @@ def test_a_stage_may_call_what_earlier_stages_trained_and_leaves_it_alone():
     for name in ("v", "slow"):
         assert torch.equal(both.nets[name].net.bias0, alone.nets[name].net.bias0), name
     assert not torch.equal(both.nets["w"].net.bias0, both.nets["v"].net.bias0)
+
+
+def test_a_net_of_another_size_begins_anew_and_so_does_its_optimizer():
+    def engine(hidden, seed):
+        form, rows = fit().do, random_log()
+        form = replace(form, nets={"v": value(hidden=hidden), "slow": ema("v", 0.5)})
+        stream = open_stream(form.source, {"log": rows}, spaces_of(rows))
+        return Engine(form, stream, spaces_of(rows), seed=seed, compile=False)
+
+    first, other, alike = engine((4,), 0), engine((8,), 1), engine((4,), 1)
+    first.advance(5)
+    for second in (other, alike):
+        second.carry_over(first)
+    assert (other.counts, alike.counts) == ([0], [5])
+    for key, tensor in engine((8,), 1).state.items():  # the bias of the last layer fits, and stays
+        assert torch.equal(other.state[key], tensor), key
+    for key, tensor in first.state.items():
+        assert torch.equal(alike.state[key], tensor), key
 
 
 def test_a_policy_gradient_goes_on_with_the_policy_of_the_stage_before():
