@@ -289,9 +289,16 @@ class LogStream:
         if source.view != "rows":
             tables["span"] = span(log, self.n_step)
         if source.view == "segments" and options.get("whole"):
-            tables["starts"] = (tables["span"] == self.n_step).nonzero()[:, 0]
+            fits = tables["span"] == self.n_step
+            tables["starts"] = fits.nonzero()[:, 0]
             if len(tables["starts"]) == 0:
                 raise InputError(f"no episode of the log has {self.n_step} rows")
+            if "cumulative" in tables:
+                first = tables["cumulative"].new_zeros(1)
+                chance = tables["cumulative"].diff(prepend=first) * fits
+                if float(chance.sum()) == 0.0:
+                    raise InputError(f"no episode that is drawn at all has {self.n_step} rows")
+                tables["cumulative"] = chance.cumsum(0) / chance.sum()
         self.tables = {name: column.contiguous() for name, column in tables.items()}
 
     def _statistics(self, log: Transitions) -> tuple[Tensor, Tensor]:

@@ -170,6 +170,23 @@ def test_segments_stay_within_their_episode():
         LogStream(rows, log(4, "segments", n=8, whole=True), spaces_of(rows))
 
 
+def test_whole_segments_are_drawn_by_weight_among_those_that_fit():
+    """Two episodes of 7 rows: segments of 5 begin in rows 0, 1, 2 and 7, 8, 9."""
+    rows = random_log(n=14, episode=7)
+    rows.terminated = torch.zeros(14, dtype=torch.bool)
+    rows.weight = torch.arange(14.0)
+    source = log(8000, "segments", n=5, whole=True, by_weight=True)
+    stream = LogStream(rows, source, spaces_of(rows))
+    batch = stream.sample(stream.tables)
+    share = torch.bincount(batch.index, minlength=14) / 8000
+    wanted = torch.tensor([0.0, 1, 2, 0, 0, 0, 0, 7, 8, 9, 0, 0, 0, 0]) / 27
+    torch.testing.assert_close(share, wanted, atol=0.02, rtol=0.0)
+    assert bool((batch.mask == 1).all())
+    rows.weight = (torch.arange(14) > 9).float()
+    with pytest.raises(InputError, match="no episode that is drawn at all has 5 rows"):
+        LogStream(rows, source, spaces_of(rows))
+
+
 def test_rewards_are_scaled_so_that_returns_span_the_length_of_an_episode():
     """Episodes of 3 and 5 rows return 0 + 1 + 2 = 3 and 3 + ... + 7 = 25: 5 / 22."""
     rows = counting_log([2, 7])
