@@ -483,6 +483,11 @@ class MixedStream(_Several):
             rows = stream.sample(self._own(tables, name), count)
             mark = torch.full_like(rows.index, i)
             drawn.append(rows.filled(source=mark))
+        if any("weight" in rows for rows in drawn):  # what has no weight counts once
+            drawn = [
+                r if "weight" in r else r.filled(weight=torch.ones(len(r), device=r.index.device))
+                for r in drawn
+            ]
         common = [k for k in drawn[0] if all(k in rows for rows in drawn)]
         joined = {k: torch.cat([rows.columns[k] for rows in drawn]) for k in common}
         return Rows(joined, self.names)

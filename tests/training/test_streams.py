@@ -95,6 +95,15 @@ def test_a_mix_keeps_its_shares_and_marks_its_rows():
     torch.testing.assert_close(rows.obs[20:], b.obs[rows.index[20:]])
 
 
+def test_weights_of_one_log_of_a_mix_count_and_rows_without_count_once():
+    a, b = random_log(n=30, seed=1), random_log(n=30, seed=2)
+    a.weight = torch.linspace(0.5, 1.5, 30)  # 1 on average
+    source = mix(8, old=(0.5, log(4, role="old")), new=(0.5, log(4, role="new")))
+    stream = open_stream(source, {"old": a, "new": b}, spaces_of(a))
+    rows = stream.sample(stream.tables)
+    torch.testing.assert_close(rows.weight, torch.cat([a.weight[rows.index[:4]], torch.ones(4)]))
+
+
 def test_sources_stand_beside_each_other_each_of_its_own_size():
     rows = random_log()
     form = beside(log(8), other=log(3, "segments", n=2))
