@@ -318,20 +318,23 @@ class ReplayStream:
         draws = torch.rand(size, device=tables["reward"].device, dtype=torch.float64)
         index = (draws * tables["filled"]).long()
         columns = {k: v[index] for k, v in tables.items() if k not in ("filled", "head", "ended")}
+        last = index
         if self.n_step > 1:
-            columns |= self._windows(tables, index)
+            windows, last = self._windows(tables, index)
+            columns |= windows
         if "next_action" in self.needs:
-            follows = ~tables["ended"][index] & (self._newer(tables, index) >= self.copies)
-            other = tables["action"][(index + self.copies) % self.capacity]
+            follows = ~tables["ended"][last] & (self._newer(tables, last) >= self.copies)
+            other = tables["action"][(last + self.copies) % self.capacity]
             keep = follows.reshape(-1, *(1,) * (other.dim() - 1))
-            columns["next_action"] = torch.where(keep, other, columns["action"])
+            columns["next_action"] = torch.where(keep, other, tables["action"][last])
         return Rows({**columns, "index": index}, self.names, tables)
 
     def _newer(self, tables: Tables, index: Tensor) -> Tensor:
         """How many rows were written after each."""
         return torch.remainder(tables["head"] - 1 - index, self.capacity)
 
-    def _windows(self, tables: Tables, index: Tensor) -> Tables:
+    def _windows(self, tables: Tables, index: Tensor) -> tuple[Tables, Tensor]:
+        """What n-step rows are made of, and the last row of each."""
         room = self._newer(tables, index)
         alive = torch.ones_like(index, dtype=torch.bool)
         last, at, rewards, length = index, index, [], torch.zeros_like(index)
@@ -341,12 +344,13 @@ class ReplayStream:
             length = length + alive
             alive = alive & ~tables["ended"][at] & (room >= (k + 1) * self.copies)
             at = (at + self.copies) % self.capacity
-        return {
+        found = {
             "reward": torch.stack(rewards, -1),
             "span": length.float(),
             "next_obs": tables["next_obs"][last],
             "terminated": tables["terminated"][last],
         }
+        return found, last
 
     # ------------------------------------------------------------------------------------------
     # looking in and storing

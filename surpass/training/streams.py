@@ -26,6 +26,7 @@ __all__ = [
 ]  # fmt: skip
 
 Tables = dict[str, Tensor]
+_BESIDE_NEXT = ("next_action", "next_available")  # what belongs to the next observation
 
 
 class Stream(Protocol):
@@ -361,6 +362,7 @@ class LogStream:
             "span": length.float(),
             "next_obs": tables["next_obs"][last],
             "terminated": tables["terminated"][last],
+            **{name: tables[name][last] for name in _BESIDE_NEXT if name in tables},
         }
 
     def before(self, updates: int) -> None:

@@ -55,7 +55,8 @@ def test_so_many_updates_cost_so_many_steps_and_old_rows_go_first():
 
 
 def test_n_step_windows_end_with_the_episode_and_at_the_newest_row():
-    stream = replaying(replay(400, 100, warm=16, view="n_step", n=3, envs=2), Counter(4))
+    source = replay(400, 100, warm=16, view="n_step", n=3, envs=2)
+    stream = replaying(source, Counter(4), ("next_action",))
     stream.before(0)  # 8 steps: two episodes of 4 per copy
     rows = stream.sample(stream.tables)
     seen = {}
@@ -68,6 +69,10 @@ def test_n_step_windows_end_with_the_episode_and_at_the_newest_row():
         2: ([3, 4, 0], 2, 4),
         3: ([4, 0, 0], 1, 4),
     }
+    # the action in the state that a window leads to, three steps on; behind an end the last again
+    ahead = torch.tensor([3, 2, 1, 0])[rows.obs[:, 0].long()]
+    follows = rows.index + 2 * ahead
+    assert torch.equal(rows.next_action, stream.tables["action"][follows])
     g = 0.5
     at = int((rows.obs[:, 0] == 2).nonzero()[0])
     assert discounted(rows, g)[at] == 3 + g * 4 and span_of(rows, g)[at] == g**2

@@ -43,17 +43,20 @@ def test_the_next_action_stays_within_its_episode():
 
 def test_an_n_step_window_sums_and_stops_where_its_episode_ends():
     rows = counting_log(ends=(3,), truncated=(6,))
-    stream = LogStream(rows, log(64, view="n_step", n=3), spaces_of(rows))
+    stream = LogStream(rows, log(64, view="n_step", n=3), spaces_of(rows), ("next_action",))
     drawn = stream.sample(stream.tables)
     totals, factors = discounted(drawn, 0.5), span_of(drawn, 0.5)
-    for index, total, factor, after, ended in zip(
-        drawn.index.tolist(), totals, factors, drawn.next_obs[:, 0], drawn.terminated, strict=True
-    ):
+    for index, total, factor, after, ended, then in zip(
+        drawn.index.tolist(), totals, factors, drawn.next_obs[:, 0], drawn.terminated,
+        drawn.next_action[:, 0], strict=True,
+    ):  # fmt: skip
         last = min(index + 2, 3 if index <= 3 else 6 if index <= 6 else 7)
         want = sum(0.5**k * (index + k) for k in range(last - index + 1))
         assert total == pytest.approx(want)
         assert factor == pytest.approx(0.5 ** (last - index + 1))
         assert (after, ended) == (last + 1, float(last == 3))
+        follows = last if last in (3, 6, 7) else last + 1  # behind an end the last action again
+        assert then == pytest.approx(follows / 10, abs=1e-6)
 
 
 def test_rows_are_drawn_uniformly_or_by_weight():
