@@ -381,6 +381,10 @@ class ReplayStream:
             setattr(self, name, state[name])
         self.begun = state["begun"].tolist()
         self.collector.restore(state["collector"])
+        if state["collector"]["env"] is None and self.steps:  # all copies start afresh
+            at = (self.steps - 1) * self.copies % self.capacity
+            self.tables["ended"][at : at + self.copies] = True
+            self.begun = [self.steps] * self.copies
 
 
 @opens("replay")

@@ -100,6 +100,35 @@ def test_returns_to_go_and_next_actions_of_replay():
         assert torch.equal(a, actions[i] if last else actions[i + 1])
 
 
+class Unsaved(TaskOf):
+    """A task whose environment cannot be saved."""
+
+    def make(self, n, seed=0, **_):
+        env = super().make(n, seed)
+
+        def refuse():
+            raise InputError("the state of this environment cannot be saved")
+
+        env.state_dict = refuse
+        return env
+
+
+def test_episodes_break_off_where_a_run_goes_on_in_an_environment_that_cannot_be_saved():
+    source, needs = replay(64, 100, warm=6, gamma=0.5), ("return_to_go", "next_action")
+    first, again = (
+        replaying(source, needs=needs, roles={"task": Unsaved(Counter(4))}) for _ in range(2)
+    )
+    first.before(0)  # an episode of four steps, and two of the next
+    again.load_state_dict(first.state_dict())
+    again.before(4)  # four steps from a fresh start
+    whole = [1 + 0.5 * 2 + 0.25 * 3 + 0.125 * 4, 2 + 0.5 * 3 + 0.25 * 4, 3 + 0.5 * 4, 4.0]
+    unknown = [-float("inf")] * 2
+    assert again.tables["return_to_go"][:10].tolist() == [*whole, *unknown, *whole]
+    rows = again.sample(again.tables)
+    cut = rows.index == 5
+    assert cut.any() and torch.equal(rows.next_action[cut], rows.action[cut])
+
+
 def test_replay_that_begins_with_a_log_draws_from_both_and_lets_the_oldest_rows_go():
     log = Transitions(
         obs=torch.arange(5.0)[:, None], action=torch.full((5, 1), 4.0), reward=torch.ones(5),
