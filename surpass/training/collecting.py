@@ -123,10 +123,12 @@ class Collector:
             env: Any = self.env.state_dict()
         except InputError:
             env = None
-        return {"env": env, "obs": self.obs, "running": self.running, "ages": self.ages}
+        told = {"finished": list(self.finished), "lengths": list(self.lengths)}
+        return {"env": env, "obs": self.obs, "running": self.running, "ages": self.ages, **told}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
+        self.finished, self.lengths = (list(state.get(k, ())) for k in ("finished", "lengths"))
         if state["env"] is None:
             self.restart()
             return

@@ -19,6 +19,7 @@ from surpass.errors import InputError
 from surpass.forms import Learner, log
 from surpass.forms import train as train_step
 from surpass.methods.offline.implicit import iql
+from surpass.methods.online.actor_critic import sac
 from surpass.objectives.rows import Rows
 from surpass.parts import set_at
 from surpass.policies.acting import mean
@@ -88,6 +89,25 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(tmp_path):
     assert_equal(tensors_of(resumed), tensors_of(whole))
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == 400
+
+
+@pytest.mark.parametrize("task", [None, "point"])
+def test_what_is_logged_goes_on_from_a_checkpoint_between_two_marks(tmp_path, task):
+    def crash(step, metrics, trained):
+        if step == 60:
+            raise RuntimeError
+
+    form = small() if task is None else sac(warm=20, batch=8, hidden=(8,))
+    data = random_log() if task is None else None
+
+    def go(name, **more):
+        train(form, data, task, steps=110, out=tmp_path / name, log_every=30, compile=False, **more)
+        return (tmp_path / name / "log.jsonl").read_text()
+
+    whole = go("whole")
+    with pytest.raises(RuntimeError):
+        go("cut", save_every=21, callback=crash)
+    assert go("cut", save_every=21, resume=True) == whole
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
