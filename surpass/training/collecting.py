@@ -181,6 +181,8 @@ class ReplayStream:
         self, source: Source, roles: Mapping[str, Any], spaces: Spaces, needs: tuple[str, ...],
         device: torch.device | str,
     ) -> None:  # fmt: skip
+        if float(source.options.get("per_step", 1.0)) <= 0:
+            raise InputError("per_step is above 0: steps that pay for no update are never enough")
         unknown = [n for n in needs if n not in ("return_to_go", "next_action")]
         if unknown:
             raise InputError(f"replay has no column {unknown[0]!r}, which a part asks for")
@@ -209,6 +211,11 @@ class ReplayStream:
         self.collector = Collector(roles, self.copies, engine)
         n = self.copies = self.collector.n
         capacity = max(int(self.source.options.get("capacity", 1_000_000)) // n, 1) * n
+        if self.warm > capacity:
+            raise InputError(
+                f"replay waits for {self.warm} rows (warm) and has room for {capacity} (capacity); "
+                "let it wait for fewer"
+            )
         d, k = self.spaces.obs_dim, self.spaces.action_dim
         where: dict[str, Any] = {"device": self.device}
         empty = torch.empty

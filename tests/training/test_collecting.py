@@ -54,6 +54,13 @@ def test_so_many_updates_cost_so_many_steps_and_old_rows_go_first():
     assert int(stream.tables["head"]) == 4
 
 
+def test_a_replay_that_would_act_for_ever_is_refused():
+    with pytest.raises(InputError, match=r"waits for 7 rows .* room for 6"):
+        replaying(replay(4, 7, warm=7, envs=2))
+    with pytest.raises(InputError, match="per_step is above 0"):
+        replaying(replay(4, 100, warm=7, per_step=0.0))
+
+
 def test_n_step_windows_end_with_the_episode_and_at_the_newest_row():
     source = replay(400, 100, warm=16, view="n_step", n=3, envs=2)
     stream = replaying(source, Counter(4), ("next_action",))
