@@ -89,6 +89,7 @@ def spaces_of(log: Transitions) -> Spaces:
         )
     k = log.action.shape[1]
     lowest, highest = log.action.amin(0), log.action.amax(0)
+    narrow = 1e-6 * lowest.abs().clamp(min=1.0)  # the range of an action that never changes
     if "action_low" in stated:
         low = torch.as_tensor(stated["action_low"], dtype=torch.float32).expand(k)
         high = torch.as_tensor(stated["action_high"], dtype=torch.float32).expand(k)
@@ -102,9 +103,9 @@ def spaces_of(log: Transitions) -> Spaces:
     elif lowest.min() >= -1.0 and highest.max() <= 1.0:
         low, high = -torch.ones(k), torch.ones(k)
     else:
-        low, high = lowest, torch.maximum(highest, lowest + 1e-6)
+        low, high = lowest, torch.maximum(highest, lowest + narrow)
     if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-        low, high = lowest, torch.maximum(highest, lowest + 1e-6)
+        low, high = lowest, torch.maximum(highest, lowest + narrow)
     return Spaces(obs_dim, k, 0, tuple(low.tolist()), tuple(high.tolist()))
 
 

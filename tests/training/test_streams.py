@@ -8,7 +8,14 @@ from surpass.data.records import About, Transitions
 from surpass.errors import InputError
 from surpass.forms import Spaces, beside, log, mix
 from surpass.objectives.rows import discounted, span_of
-from surpass.training.streams import LogStream, next_action, open_stream, return_to_go, spaces_of
+from surpass.training.streams import (
+    LogStream,
+    next_action,
+    open_stream,
+    return_to_go,
+    spaces_of,
+    unit_actions,
+)
 
 
 def counting_log(ends, truncated=()):
@@ -128,6 +135,14 @@ def test_bounds_come_from_the_log_or_from_what_it_shows():
     rows.action = rows.action * 7
     found = spaces_of(rows)
     torch.testing.assert_close(torch.tensor(found.high), rows.action.amax(0))
+
+
+def test_an_action_that_never_changes_stands_at_the_lower_end():
+    rows = random_log()
+    rows.note = None
+    rows.action[:, 1] = 100.0
+    unit = unit_actions(rows.action, spaces_of(rows))
+    assert unit[:, 1].unique().tolist() == [-1.0] and torch.isfinite(unit).all()
 
 
 def _broken(**columns):
