@@ -68,7 +68,7 @@ class LineSpread:
         return x.sort(-1).values.diff(dim=-1).amin(-1)
 
     def step(self, state: State, action: Int[Tensor, "n a"], noise: Tensor | None = None) -> Step:
-        """Everybody moves; truncated after the last move."""
+        """Everybody moves; the last move ends the episode, as the time left that is seen says."""
         x = (state["x"] + MOVES[action]).clamp(0.0, self.length)
         unit = self.length / (self.agents - 1)
         reward = 10.0 * (self.smallest(x) - self.smallest(state["x"])) / unit

@@ -17,6 +17,12 @@ def test_returns_count_the_gain_of_the_smallest_gap():
     torch.testing.assert_close(returns, 10 * (gap(last) - gap(first)) / 5.0, rtol=1e-4, atol=1e-4)
 
 
+def test_the_last_move_ends_the_episode_and_cuts_nothing():
+    log = spread_log(3, episodes=2, seed=0)
+    assert log.terminated.tolist() == ([False] * 9 + [True]) * 2
+    assert not log.truncated.any()
+
+
 def test_the_expert_spreads_evenly():
     log = spread_log(5, episodes=20, epsilon=0.0)
     places = 10.0 * log.next_obs[9::10, :, 0]

@@ -25,7 +25,8 @@ def fisor(
 ) -> Learner:  # fmt: skip
     """Clone by diffusion what is good among the safe, or the least unsafe; act by the lowest Q_h
     of n samples. A step that cost anything counts as `unsafe`, any other as -1; rewards are
-    scaled so that the returns of the log have a range of 1,000."""
+    scaled so that the returns of the log have the range of its longest episode's length, which is
+    1,000 in the paper's tasks."""
     weight = feasible(over_value("q_target"), reward, risk)
     return Learner(
         nets={
