@@ -419,9 +419,19 @@ def _recorded(log: Transitions, name: str) -> Tensor:
 
 
 class _Several:
-    """Several streams as one."""
+    """Several streams as one.
+
+    Raises:
+        InputError: when one of them standardizes observations.
+    """
 
     def __init__(self, source: Source, streams: Mapping[str, Stream]) -> None:
+        own = [name for name, s in streams.items() if getattr(s, "mean", None) is not None]
+        if own:
+            raise InputError(
+                f"{own[0]!r} would standardize observations by itself, and neither what stands "
+                "beside it nor the policy would; leave normalize out"
+            )
         self.source, self.streams = source, dict(streams)
         self.names = tuple(streams)
 

@@ -114,6 +114,16 @@ def test_weights_of_one_log_of_a_mix_count_and_rows_without_count_once():
     torch.testing.assert_close(rows.weight, torch.cat([a.weight[rows.index[:4]], torch.ones(4)]))
 
 
+@pytest.mark.parametrize("together", [
+    mix(8, old=(0.5, log(4, normalize=True)), new=(0.5, log(4))),
+    beside(log(8), other=log(3, normalize=True)),
+])  # fmt: skip
+def test_what_one_of_several_sources_standardizes_is_refused(together):
+    rows = random_log()
+    with pytest.raises(InputError, match="would standardize observations by itself"):
+        open_stream(together, {"log": rows}, spaces_of(rows))
+
+
 def test_sources_stand_beside_each_other_each_of_its_own_size():
     rows = random_log()
     form = beside(log(8), other=log(3, "segments", n=2))
