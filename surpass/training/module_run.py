@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 
 from surpass.critics.language_rewards import LearnedReward
-from surpass.critics.verifiers import open_reward
+from surpass.critics.verifiers import CHECKS, open_reward
 from surpass.data.language import LanguageLog, open_language
 from surpass.errors import InputError
 from surpass.forms import Pairwise, PolicyGradient, Scored, Source, Stage, Stages
@@ -255,7 +255,7 @@ def _prompts(
                          "function of (prompt, completion, answer)")  # fmt: skip
     room = int(source.options.get("horizon", 256))
     log = _log(data, policy, "prompts", long, columns, room)
-    compares = isinstance(reward, str) and ":" not in reward
+    compares = isinstance(reward, str) and reward in CHECKS  # others may do without
     if compares and log.truth is not None and isinstance(log.truth[0], dict):
         raise InputError(
             f"the reward {reward!r} compares with the right answer, but the data have no column "

@@ -52,6 +52,16 @@ def test_its_folder_is_a_reward_of_the_same_numbers(trained):
     torch.testing.assert_close(alone, reward(answers), rtol=1e-4, atol=1e-5)
 
 
+def test_prompts_without_answers_train_on_the_folder_by_its_name(trained):
+    _, out = trained
+    task = DigitStrings("C", (2, 2))
+    policy = LanguagePolicy(tiny_llama(task, width=16), toy_tokenizer(task.vocabulary))
+    form, bare = surpass.grpo(batch=4, group=2, horizon=3), [{"prompt": "C1="}, {"prompt": "C2="}]
+    surpass.train(form, bare, model=policy, reward=str(out / "policy"), steps=1)
+    with pytest.raises(InputError, match="'exact' compares with the right answer"):
+        surpass.train(form, bare, model=policy, reward="exact", steps=1)
+
+
 def test_a_folder_without_a_reward_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no reward model; train one"):
         open_reward(tmp_path)
