@@ -50,7 +50,7 @@ def train_language(
     reference: Any = None, expert: Any = None, reply: Any = None, packing: bool = False,
     precision: str = "auto", sampler: str = "own", log_every: int = 10, save_every: int = 100,
     say: Callable[[str], None] | None = None,
-    callback: Callable[[int, dict[str, float], LanguagePolicy], None] | None = None,
+    callback: Callable[[int, dict[str, float], LanguagePolicy], Any] | None = None,
 ) -> Any:  # fmt: skip
     """Train a language model with a recipe; gives the policy, which is the model, trained in place
     (of a recipe for reward models a `LearnedReward`).
@@ -76,11 +76,15 @@ def train_language(
         precision: "fp32", "bf16" (weights stay as they are, products are in bfloat16), or "auto":
             "bf16" on a GPU that has it.
         sampler: "own", or "vllm" where it is installed and there is a GPU.
+        callback: called with the updates made, what the last measured and the policy, after each;
+            may return True to stop.
 
     Raises:
         InputError: for input that cannot be used, and when the loss stops being a number.
     """
     device = join(device)
+    if device is None and isinstance(model, str | Path) and torch.cuda.is_available():
+        device = "cuda"  # a model in memory stays where it is
     torch.manual_seed(seed)
     if isinstance(task, str):
         from surpass.tasks.catalog import task as open_task
@@ -98,6 +102,7 @@ def train_language(
     legs = language_legs(form, steps)
     journal = _Journal(place, say, steps) if rank() == 0 else _Journal(None, None, steps)
     first = _begun(place, len(legs)) if resume and place is not None else 0
+    over = False
     for number, (do, before, count) in list(enumerate(legs))[first:]:
         policy.begun = number > 0
         stream = open_stream(
@@ -109,11 +114,11 @@ def train_language(
         if resume and kept is not None and kept.exists():
             load_checkpoint(trainer, kept)
         try:
-            while trainer.step < count:
+            while trainer.step < count and not over:
                 notes = trainer.update()
                 journal.note(trainer, before + trainer.step, notes, log_every)
                 if callback is not None:
-                    callback(before + trainer.step, notes, policy)
+                    over = callback(before + trainer.step, notes, policy) is True
                 if kept is not None and trainer.step % save_every == 0 and trainer.step < count:
                     save_checkpoint(trainer, kept)
         except KeyboardInterrupt as stopped:
@@ -126,6 +131,8 @@ def train_language(
             ) from stopped
         if kept is not None:
             save_checkpoint(trainer, kept)
+        if over:
+            break
     policy.model.eval()
     made: Any = policy
     if "score" in trainer.needs:  # what was trained is the judge, not the policy

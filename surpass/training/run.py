@@ -163,11 +163,8 @@ def train(
         refused = {"--seeds": seeds not in (None, 1), "--wandb": wandb, "evaluate": bool(evaluate)}
         if (odd := next((k for k, v in refused.items() if v), None)) is not None:
             raise InputError(f"{odd} is not for language models; leave it out")
-        rest: dict[str, Any] = {"out": out, "seed": seed, "resume": resume, "say": say, **roles}
-        if device is not None:
-            rest["device"] = str(device)
-        if callback is not None:
-            rest["callback"] = callback
+        rest = {"out": out, "seed": seed, "resume": resume, "say": say, "callback": callback,
+                "device": None if device is None else str(device), **roles}  # fmt: skip
         return train_language(form, data, task=task, steps=steps or 100, **rest)
     if given.get("task") is not None:
         from surpass.tasks.catalog import opened

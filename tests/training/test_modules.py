@@ -22,6 +22,7 @@ from surpass.training.language_rollouts import RolloutStream, TaskPrompts
 from surpass.training.language_streams import RowStream
 from surpass.training.module_run import train_language
 from surpass.training.modules import ModuleTrainer
+from surpass.training.run import train
 
 transformers = pytest.importorskip("transformers")
 
@@ -244,3 +245,16 @@ def test_dropout_is_off_in_training():
     log = trainer.stream.log.pairs(range(4)).chosen
     one, two = trainer.policy.score(log).logp, trainer.policy.score(log).logp
     torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_train_hands_device_and_callback_to_language_models(monkeypatch):
+    opened, marks = [], []
+
+    def load(model, tokenizer, **options):
+        opened.append(options["device"])
+        return model, tokenizer
+
+    monkeypatch.setattr("surpass.training.module_run.load_model", load)
+    train(dpo(batch=4), rows(), model=tiny(), steps=5, device="cpu",
+          callback=lambda step, notes, policy: marks.append(step) is None)  # fmt: skip
+    assert opened == ["cpu"] and marks == [1]  # it stopped where the callback said so
