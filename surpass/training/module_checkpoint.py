@@ -156,10 +156,11 @@ def _load_stored(trainer: ModuleTrainer, tensors: dict[str, Tensor]) -> None:
     trainer.store(sides, coming)
 
 
-def _like(parameter: Tensor, name: str, value: Tensor) -> Tensor:
-    """A moment of Adam as its parameter is: on its device, spread as it is."""
+def _like(parameter: Tensor, name: str, value: Tensor, fused: bool) -> Tensor:
+    """A moment of Adam as its parameter is: on its device, spread as it is. The count of steps is
+    on the CPU, but with its parameter where one kernel does all."""
     if name == "step":
-        return value
+        return value.to(parameter.device) if fused else value
     with torch.no_grad():
         out = torch.zeros_like(parameter)
         copied(out, value)
@@ -177,7 +178,8 @@ def _load_tensors(trainer: ModuleTrainer, tensors: dict[str, Tensor]) -> None:
         for i, p in enumerate(each.parameters):
             moments = _under(tensors, f"adam/{name}/{i}/")
             if moments:
-                each.optimizer.state[p] = {k: _like(p, k, v) for k, v in moments.items()}
+                fused = bool(each.optimizer.defaults["fused"])
+                each.optimizer.state[p] = {k: _like(p, k, v, fused) for k, v in moments.items()}
     for name, each in trainer.twins.items():
         each.load(_under(tensors, f"twin/{name}/"))
     for path in trainer.running.state:

@@ -20,6 +20,7 @@ from surpass.policies.language import LanguagePolicy
 from surpass.tasks.language import ModSum
 from surpass.training.language_rollouts import RolloutStream, TaskPrompts
 from surpass.training.language_streams import RowStream
+from surpass.training.module_checkpoint import _like
 from surpass.training.module_run import train_language
 from surpass.training.modules import ModuleTrainer
 from surpass.training.run import train
@@ -216,6 +217,12 @@ def test_training_resumes_exactly(tmp_path, key):
         assert {"reward", "kl", "with_signal", "sampled_entropy"} <= set(json.loads(lines[-1]))
     loaded = LanguagePolicy.load(tmp_path / "whole" / "policy")
     assert_same(weights(whole), weights(loaded), rtol=0, atol=0)
+
+
+def test_the_count_of_steps_is_where_the_optimizer_wants_it():
+    there, count = torch.zeros(2, device="meta"), torch.tensor(3.0)
+    assert _like(there, "step", count, fused=True).device.type == "meta"
+    assert _like(there, "step", count, fused=False) is count
 
 
 def test_a_checkpoint_of_another_model_or_recipe_is_refused(tmp_path):
