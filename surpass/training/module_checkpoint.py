@@ -183,4 +183,5 @@ def _load_tensors(trainer: ModuleTrainer, tensors: dict[str, Tensor]) -> None:
     for name, each in trainer.twins.items():
         each.load(_under(tensors, f"twin/{name}/"))
     for path in trainer.running.state:
-        trainer.running.state[path] = _under(tensors, f"state/{path}/")
+        held = _under(tensors, f"state/{path}/")
+        trainer.running.state[path] = {k: v.to(trainer.policy.device) for k, v in held.items()}

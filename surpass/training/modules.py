@@ -120,7 +120,10 @@ class ModuleTrainer:
         self.step = 0
         self.generator = torch.Generator().manual_seed(seed)
         self.needs = needs_of(form)
-        self.running = Running(state=initial_state(form))
+        self.running = Running(state={
+            at: {name: value.to(policy.device) for name, value in held.items()}
+            for at, held in initial_state(form).items()
+        })  # fmt: skip
         self.schedules = schedules(form)
         policy.model.train()
         still(policy.model)

@@ -7,13 +7,14 @@ import torch
 
 from surpass.data.language import open_language
 from surpass.errors import InputError
-from surpass.forms import Pairwise, PolicyGradient, copy, ema, rollouts
+from surpass.forms import Pairwise, PolicyGradient, copy, ema, log, rollouts
 from surpass.methods.preference.pairs import dpo
 from surpass.methods.preference.scored import kto, sft
 from surpass.methods.rlvr.policy_gradients import grpo, ppo_lm
-from surpass.objectives.advantage import group_centered
+from surpass.objectives.advantage import group_centered, ones
 from surpass.objectives.divergence import entropy_bonus, k3
 from surpass.objectives.preference import logistic
+from surpass.objectives.ratio_penalties import variance_bound
 from surpass.objectives.trust import clip
 from surpass.parts import part
 from surpass.policies.language import LanguagePolicy
@@ -217,6 +218,16 @@ def test_training_resumes_exactly(tmp_path, key):
         assert {"reward", "kl", "with_signal", "sampled_entropy"} <= set(json.loads(lines[-1]))
     loaded = LanguagePolicy.load(tmp_path / "whole" / "policy")
     assert_same(weights(whole), weights(loaded), rtol=0, atol=0)
+
+
+def test_what_parts_remember_begins_on_the_device_of_the_model(monkeypatch):
+    form = PolicyGradient(ones(), variance_bound(), source=log(4, view="sequences"))
+    stream = RowStream(open_language(scored_rows(), None), 4, kind="sequences")
+    policy = LanguagePolicy(tiny())
+    assert ModuleTrainer(form, policy, stream).running.state["trust"]["weight"].tolist() == [1.0]
+    monkeypatch.setattr(LanguagePolicy, "device", torch.device("meta"))
+    held = ModuleTrainer(form, policy, stream).running.state["trust"]
+    assert held["weight"].device.type == "meta"
 
 
 def test_the_count_of_steps_is_where_the_optimizer_wants_it():
