@@ -101,7 +101,7 @@ class LanguagePolicy:
 
     @property
     def adapted(self) -> bool:
-        """Whether adapters stand on a frozen base model, which then is the reference for free."""
+        """Whether adapters stand on a frozen base model, the reference for free if they are new."""
         return hasattr(self.model, "disable_adapter")
 
     @contextmanager

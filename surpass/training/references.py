@@ -1,6 +1,7 @@
 """Copies of a language model in training: fixed, synced, moving average, or a model handed in.
 
-A fixed copy of an adapted model is that model with its adapters off. A fixed copy on fixed data
+A fixed copy of a model with fresh adapters is that model with its adapters off; adapters that were
+trained before are part of what is copied. A fixed copy on fixed data
 needs no second model either: its log-probs are computed before the first update and kept with the
 rows. Only otherwise a second model is held.
 """
@@ -32,7 +33,7 @@ class Twin:
     def __init__(self, policy: LanguagePolicy, rule: Snapshot, given: Any = None) -> None:
         self.of, self.rule = policy, rule
         fixed = isinstance(rule, Copy) and rule.every is None
-        self._by_adapters = fixed and policy.adapted and not policy.begun
+        self._by_adapters = fixed and policy.adapted and not policy.begun and _silent(policy)
         self.updates = 0
         self.shown: LanguagePolicy | None = None
         self.late: list[dict[str, Tensor]] = []
@@ -107,6 +108,9 @@ class Twin:
         """Put back what `state` gave."""
         self.updates = int(state["updates"])
         mine = {k[6:]: v for k, v in state.items() if k.startswith("model.")}
+        if not isinstance(self.rule, Given):  # as the run began, whatever adapters are at hand
+            self._by_adapters = not mine
+            self.shown = (self.shown or _frozen(self.of)) if mine else None
         if mine and self.shown is not None:
             self.shown.model.load_state_dict(mine)
         numbers = sorted({int(k.split(".")[1]) for k in state if k.startswith("late.")})
@@ -114,6 +118,15 @@ class Twin:
             {k.split(".", 2)[2]: v for k, v in state.items() if k.startswith(f"late.{i}.")}
             for i in numbers
         ]
+
+
+def _silent(policy: LanguagePolicy) -> bool:
+    """Whether a model's adapters change nothing yet."""
+    ids = torch.arange(8, device=policy.device)[None] % policy.vocabulary
+    with torch.no_grad(), policy.precise():
+        mine = policy.model(input_ids=ids, use_cache=False).logits
+        with policy.without_adapters():
+            return torch.equal(mine, policy.model(input_ids=ids, use_cache=False).logits)
 
 
 def _frozen(policy: LanguagePolicy) -> LanguagePolicy:

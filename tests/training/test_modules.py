@@ -156,6 +156,26 @@ def test_adapters_off_is_the_reference():
     assert_same(frozen, dict(model.named_parameters()), rtol=0, atol=0)
 
 
+def test_adapters_that_were_trained_before_are_part_of_the_reference(tmp_path):
+    pytest.importorskip("peft")
+    from surpass.policies.language import load_model
+
+    def trained(steps, out, resume=False):
+        model, _ = load_model(tiny(), lora=2)
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(p)
+        return train_language(dpo(lr=1e-2, batch=6), rows(), model=model, steps=steps, seed=5,
+                              out=tmp_path / out, resume=resume, log_every=1)  # fmt: skip
+
+    trained(1, "parts")
+    first = json.loads((tmp_path / "parts" / "log.jsonl").read_text())
+    assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)  # at the start policy is reference
+    assert first["chosen"] == pytest.approx(0.0, abs=1e-5)
+    whole = weights(trained(4, "whole"))
+    assert_same(whole, weights(trained(4, "parts", resume=True)), rtol=0, atol=0)
+
+
 def test_reference_rules_follow_as_they_say():
     form = Pairwise(logistic(0.1), nets={"reference": copy("policy", every=2)},
                     source=dpo(batch=6).source, optimizer=dpo(lr=1e-2).optimizer)  # fmt: skip
