@@ -310,10 +310,14 @@ class RolloutStream:
                 seq.group = seq.group + number * self.count  # type: ignore[operator]
                 whole = seq if whole is None else joined(whole, seq)
                 rows += these
-            if whole is not None and len(whole) >= size:
+            full = whole is not None and len(whole) >= size
+            if agreed(int(full), largest=False):  # processes sample equally often
                 break
-        if whole is None:
-            whole, rows, notes = self._once(groups)
+        if not agreed(int(whole is not None), largest=False):
+            again = self._once(groups)
+            if whole is None:
+                whole, rows, notes = again
+        assert whole is not None
         whole, rows = whole[:size], rows[:size]
         if self.replay is not None:
             self.replay.keep(whole, rows)

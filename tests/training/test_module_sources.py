@@ -13,7 +13,7 @@ from surpass.forms import Adam, PolicyGradient, copy, rollouts
 from surpass.methods.agents.information_gain import igpo
 from surpass.methods.preference.pairs import dpo
 from surpass.methods.rlvr.policy_gradients import grpo
-from surpass.objectives.advantage import group_centered
+from surpass.objectives.advantage import everything, group_centered
 from surpass.objectives.divergence import entropy, k3
 from surpass.objectives.trust import clip
 from surpass.policies.generation import Sampling, generate
@@ -21,6 +21,7 @@ from surpass.policies.language import LanguagePolicy, chosen_precision
 from surpass.policies.outside_sampling import Vllm, open_sampler
 from surpass.tasks.hop_search import HopSearch
 from surpass.tasks.language import ModSum
+from surpass.training import language_rollouts
 from surpass.training.language_rollouts import (
     LogPrompts,
     RolloutStream,
@@ -59,6 +60,15 @@ def test_replayed_groups_keep_their_age_rewards_and_log_probs():
             if int(row.age) > 0:
                 assert found == pytest.approx(written[key], rel=1e-5)
             written[key] = found
+
+
+def test_a_process_whose_batch_is_full_samples_on_with_the_others(monkeypatch):
+    source = rollouts(16, 6, 4, refill=3)
+    alone = stream_of(source, select=everything())
+    assert len(alone.next().sequences) == 16 and alone.spent == 16
+    monkeypatch.setattr(language_rollouts, "agreed", lambda value, largest=True: 0)
+    beside = stream_of(source, select=everything())  # another that never has a group with signal
+    assert len(beside.next().sequences) == 16 and beside.spent == 4 * 16
 
 
 def test_replay_resumes_exactly(tmp_path):
