@@ -64,11 +64,13 @@ class RowStream:
         self.log, self.kind, self.seed, self.total = log, kind, seed, total
         self.size = min(size, len(log))
         self.groups = _groups_of(log, self.size) if grouped else [[i] for i in range(len(log))]
-        self.together = max(1, self.size // max(map(len, self.groups)))  # groups in a batch
-        if self.size % world():
+        most = max(map(len, self.groups))
+        self.together = max(1, self.size // most)  # groups in a batch
+        if self.together % world():
+            fits = most * world()
             raise InputError(
                 f"a batch of {self.size} rows does not divide over {world()} processes; give "
-                f"batch={world() * max(1, self.size // world())}"
+                f"batch={fits * max(1, self.size // fits)}"
             )
         self.device = device
         self.drawn = 0
@@ -80,13 +82,15 @@ class RowStream:
 
     def rows_at(self, number: int) -> list[int]:
         """The rows of a batch, by its number from the start."""
+        return [row for i in self._groups_at(number) for row in self.groups[i]]
+
+    def _groups_at(self, number: int) -> list[int]:
         epoch, place = divmod(number, self.per_epoch)
         if getattr(self, "_epoch", None) != epoch:
             order = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._order = torch.randperm(len(self.groups), generator=order).tolist()
             self._epoch = epoch
-        chosen = self._order[place * self.together : (place + 1) * self.together]
-        return [row for i in chosen for row in self.groups[i]]
+        return self._order[place * self.together : (place + 1) * self.together]
 
     def coming(self) -> list[int]:
         """Every row that will still be drawn."""
@@ -95,8 +99,10 @@ class RowStream:
         return sorted({i for n in range(self.drawn, self.total) for i in self.own_rows(n)})
 
     def own_rows(self, number: int) -> list[int]:
-        """The rows of a batch that this process takes."""
-        return self.rows_at(number)[rank() :: world()]
+        """The rows of a batch that this process takes, whole groups where they are kept
+        together."""
+        own = self._groups_at(number)[rank() :: world()]
+        return [row for i in own for row in self.groups[i]]
 
     def side(self, name: str, rows: list[int]) -> Sequences:
         """One side of some rows."""

@@ -27,6 +27,7 @@ from surpass.objectives.views import Side, Sides, Steps  # noqa: E402
 from surpass.policies.language import LanguagePolicy  # noqa: E402
 from surpass.policies.table_model import table_policy  # noqa: E402
 from surpass.tasks.tables import random_tree  # noqa: E402
+from surpass.training import language_streams  # noqa: E402
 from surpass.training.language_streams import RowStream  # noqa: E402
 from surpass.training.modules import ModuleTrainer  # noqa: E402
 from tests.methods.language_cases import (  # noqa: E402
@@ -336,6 +337,21 @@ def test_answers_to_one_prompt_stay_in_one_batch():
     assert len(seen) == 18  # one group waits for the next order
     with pytest.raises(InputError, match="batch=3"):
         RowStream(log, 2, kind="sequences", grouped=True)
+
+
+def test_answers_to_one_prompt_stay_on_one_process(monkeypatch):
+    log = open_language(scored(7, 3), None, kind="scored")
+    monkeypatch.setattr(language_streams, "world", lambda: 2)
+    stream = RowStream(log, 12, kind="sequences", grouped=True)  # four groups of three
+    shares = []
+    for number in (0, 1):
+        monkeypatch.setattr(language_streams, "rank", lambda number=number: number)
+        shares.append(stream.own_rows(0))
+        found = [log.prompts[i] for i in shares[-1]]
+        assert len(found) == 6 and all(found.count(p) == 3 for p in found)
+    assert sorted([*shares[0], *shares[1]]) == sorted(stream.rows_at(0))
+    with pytest.raises(InputError, match="batch=6"):
+        RowStream(log, 4, kind="sequences", grouped=True)
 
 
 def test_offline_groups_train(tmp_path):
