@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surpass.objectives.ratio import kept
-from surpass.objectives.reduce import decided, masked_mean
+from surpass.objectives.reduce import decided, total
 from surpass.objectives.views import Steps
 from surpass.parts import part
 
@@ -61,9 +61,10 @@ def token_covariance(s: Steps) -> Float[Tensor, "B T"]:
     "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models" (2025).
     """
     own = decided(s.mask)
-    logp = kept(s.logp.detach(), own)
-    apart = logp - masked_mean(logp, own)
-    return (s.advantage.detach() - masked_mean(kept(s.advantage.detach(), own), own)) * apart * own
+    count = total(own.sum()).clamp_min(1)
+    logp, advantage = (kept(x.detach(), own) for x in (s.logp, s.advantage))
+    mean_logp, mean_advantage = (total(x.sum()) / count for x in (logp, advantage))
+    return (advantage - mean_advantage) * (logp - mean_logp) * own
 
 
 def largest(value: Tensor, allowed: Tensor, count: Tensor) -> Tensor:

@@ -1,9 +1,14 @@
 """A tiny model, data and trainers that the tests of language recipes share."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import torch
 import transformers
 
 from surpass.data.language import open_language
+from surpass.objectives import reduce
 from surpass.policies.language import LanguagePolicy
 from surpass.tasks.language import ModSum
 from surpass.training.language_rollouts import RolloutStream, TaskPrompts
@@ -80,3 +85,21 @@ def assert_same(a, b, factor=1.0, atol=2e-6):
     assert max(float(g.abs().max()) for g in a.values()) > 1e-5
     for name, value in a.items():
         torch.testing.assert_close(b[name], factor * value, rtol=2e-4, atol=atol, msg=name)
+
+
+def on_two(monkeypatch, call, shares):
+    """What each of two workers finds of its share: threads that meet wherever a sum is taken."""
+    meet, seen = threading.Barrier(2, timeout=30), {}
+
+    def all_reduce(value):
+        seen[threading.get_ident()] = value.clone()
+        meet.wait()
+        whole = sum(seen.values())
+        meet.wait()
+        value.copy_(whole)
+
+    yes = {"is_available": lambda: True, "is_initialized": lambda: True}
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(reduce, "dist", SimpleNamespace(**yes, get_world_size=lambda: 2,
+                                                      all_reduce=all_reduce))  # fmt: skip
+        return list(pool.map(call, shares))

@@ -38,7 +38,7 @@ from surpass.policies.table_model import table_policy  # noqa: E402
 from surpass.tasks.tables import lock_table, random_tree, sumtriple_table  # noqa: E402
 from surpass.training.language_rollouts import RolloutStream, TaskPrompts  # noqa: E402
 from surpass.training.modules import ModuleTrainer  # noqa: E402
-from tests.methods.language_cases import assert_same, gradient  # noqa: E402
+from tests.methods.language_cases import assert_same, gradient, on_two  # noqa: E402
 from tests.methods.test_rlvr import fixed  # noqa: E402
 
 SMALL = {"batch": 16, "horizon": 6, "group": 4}
@@ -162,6 +162,17 @@ def test_kl_cov_by_hand():
     half = kl_cov(share=0.5, beta=2.0)(s)  # three of six
     assert ((half - -r * s.advantage)[own] > 0.19).sum() == 3
     torch.testing.assert_close(kl_cov(beta=0.0)(s)[own], ratio_loss()(s)[own])
+
+
+def test_the_means_of_the_covariance_are_those_of_all_processes(monkeypatch):
+    s = covariances()  # of the rows, one has four decisions and the other two
+
+    def share(row):
+        here = s.filled(logp=s.logp[row], mask=s.mask[row], advantage=s.advantage[row])
+        return token_covariance(here)
+
+    found = on_two(monkeypatch, share, [slice(0, 1), slice(1, 2)])
+    torch.testing.assert_close(torch.cat(found), token_covariance(s))
 
 
 def test_clip_cov_stops_the_gradient_at_candidates_only():
