@@ -18,6 +18,7 @@ from surpass.objectives.advantage import (
     over_decisions,
     same_group,
 )
+from surpass.objectives.reduce import total
 from surpass.parts import Part, part
 
 __all__ = [
@@ -46,7 +47,8 @@ def success_power(seq: Sequences, /, power: float = 0.25) -> Float[Tensor, "B T"
     groups, so that a mean over what `posterior` kept is one over all prompts."""
     rate = group_mean(seq, seq.total)
     some = (rate > 0).to(rate.dtype)
-    return over_decisions(some * rate.clamp_min(1e-8) ** power * some.mean(), seq)
+    share = total(some.sum()) / total(torch.ones_like(some).sum())
+    return over_decisions(some * rate.clamp_min(1e-8) ** power * share, seq)
 
 
 @part(needs=("group",))
@@ -117,5 +119,5 @@ def accepted_mean(seq: Sequences, /, success: float = 0.5) -> Float[Tensor, "B T
     """
     same = same_group(seq)
     good = (seq.total > success).to(same.dtype)
-    groups = (1 / same.sum(-1)).sum()
-    return over_decisions(good / (same @ good).clamp_min(1) * len(good) / groups, seq)
+    rows, groups = total(torch.ones_like(good).sum()), total((1 / same.sum(-1)).sum())
+    return over_decisions(good / (same @ good).clamp_min(1) * rows / groups, seq)

@@ -230,6 +230,16 @@ def test_paft_redraws_successes_and_averages_over_all_prompts():
     assert form.select == posterior() and form.advantage == success_power(0.25)
 
 
+def test_shares_of_prompts_are_those_of_all_processes(monkeypatch):
+    one, two = grouped([1, 0, 0, 0]), grouped([0, 0, 0, 0, 1, 1, 0, 0])
+    mine, theirs = (a[:, 0] for a in on_two(monkeypatch, success_power(0.25), [one, two]))
+    assert mine[0] == pytest.approx(0.25**0.25 * 2 / 3)  # two prompts of three succeed somewhere
+    assert theirs[4] == pytest.approx(0.5**0.25 * 2 / 3) and theirs[0] == 0.0
+    few, many = grouped([1, 0], group=2), grouped([1, 1, 0, 0], group=4)
+    mine, theirs = (a[:, 0] for a in on_two(monkeypatch, accepted_mean(), [few, many]))
+    assert mine.tolist() == [3.0, 0.0] and theirs.tolist() == [1.5, 1.5, 0.0, 0.0]  # B / m = 6 / 2
+
+
 # ----------------------------------------------------------------------------------------- rover
 
 
