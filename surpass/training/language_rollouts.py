@@ -102,13 +102,15 @@ class LogPrompts:
         self.log, self.reward, self.tokenizer, self.device = log, reward, tokenizer, device
         self.order: RowStream | None = None
         self.seed = seed
+        self.size = 0  # rows that are taken from the order at a time: those of the first draw
         self.left: list[int] = []
         self.state: dict[str, Any] = {}
 
     def draw(self, n: int) -> Asked:
         """The next n prompts."""
         if self.order is None:
-            self.order = RowStream(self.log, n, kind="prompts", seed=self.seed)
+            self.size = self.size or n
+            self.order = RowStream(self.log, self.size, kind="prompts", seed=self.seed)
             if self.state:
                 self.order.load_state_dict(self.state)
         while len(self.left) < n:
@@ -162,11 +164,12 @@ class LogPrompts:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def state_dict(self) -> dict[str, Any]:
-        order = {} if self.order is None else self.order.state_dict()
-        return {"left": self.left, "order": order}
+        order = self.state if self.order is None else self.order.state_dict()
+        return {"left": self.left, "order": order, "size": self.size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.left, self.state, self.order = list(state["left"]), dict(state["order"]), None
+        self.size = int(state.get("size", 0))
 
 
 Judge = Callable[[Sequences, list[int]], tuple[Tensor, int]]

@@ -85,6 +85,22 @@ def test_replay_resumes_exactly(tmp_path):
     assert_same(weights(whole), weights(run(4, tmp_path / "parts", True)), rtol=0, atol=0)
 
 
+def test_prompts_of_a_log_go_on_in_their_order_when_batches_differ_in_size():
+    def prompts():
+        log = open_language([{"prompt": [i]} for i in range(14)], None, kind="prompts")
+        return LogPrompts(log, None, None, 5)
+
+    whole, parts = prompts(), prompts()
+    for each in (whole, parts):
+        each.draw(8)  # the first batch is fresh, later ones are in part replayed
+        each.draw(3)
+    for _ in range(2):  # carried on, and once more before anything was drawn
+        state, parts = parts.state_dict(), prompts()
+        parts.load_state_dict(state)
+    for _ in range(6):
+        assert parts.draw(3).rows == whole.draw(3).rows
+
+
 def test_turns_of_a_tool_are_seen_and_masked():
     def tool(prompt, said):
         return [len(prompt), len(said)] if len(said) < 3 else None
