@@ -10,7 +10,7 @@ transformers = pytest.importorskip("transformers")
 from surpass.data.records import Sequences  # noqa: E402
 from surpass.errors import InputError  # noqa: E402
 from surpass.methods.rlvr.entropy_cov import clip_covariance, kl_covariance  # noqa: E402
-from surpass.methods.rlvr.gvm import gvm  # noqa: E402
+from surpass.methods.rlvr.gvm import gradient_norms, gvm  # noqa: E402
 from surpass.methods.rlvr.policy_gradients import dr_grpo, rloo  # noqa: E402
 from surpass.methods.rlvr.rec import asymre, opmd, rec, red_drop, red_weight  # noqa: E402
 from surpass.methods.rlvr.rover import rover  # noqa: E402
@@ -34,11 +34,12 @@ from surpass.objectives.tree import following, random_values, valuation  # noqa:
 from surpass.objectives.trust import ratio_loss  # noqa: E402
 from surpass.objectives.views import Steps  # noqa: E402
 from surpass.parts import run  # noqa: E402
+from surpass.policies.language import LanguagePolicy, load_model  # noqa: E402
 from surpass.policies.table_model import table_policy  # noqa: E402
 from surpass.tasks.tables import lock_table, random_tree, sumtriple_table  # noqa: E402
 from surpass.training.language_rollouts import RolloutStream, TaskPrompts  # noqa: E402
 from surpass.training.modules import ModuleTrainer  # noqa: E402
-from tests.methods.language_cases import assert_same, gradient, on_two  # noqa: E402
+from tests.methods.language_cases import assert_same, gradient, on_two, tiny  # noqa: E402
 from tests.methods.test_rlvr import fixed  # noqa: E402
 
 SMALL = {"batch": 16, "horizon": 6, "group": 4}
@@ -329,6 +330,16 @@ def test_gvm_spends_its_budget_where_trials_say_and_charges_them():
         trainer.update()
     after = float(task.truth(trainer.policy.model.table.weight.detach()).success.mean())
     assert after > before + 0.05
+
+
+def test_gradients_are_measured_on_embeddings_that_adapters_leave_frozen():
+    pytest.importorskip("peft")
+    plain, adapted = (LanguagePolicy(load_model(tiny(), lora=rank)[0]) for rank in (None, 2))
+    _, seq = fixed(dr_grpo(**SMALL))
+    want, found = (gradient_norms(policy, seq, [0, 3]) for policy in (plain, adapted))
+    assert (want > 0).all()
+    torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-6)  # new adapters change nothing
+    assert not adapted.model.get_input_embeddings().weight.requires_grad
 
 
 # ------------------------------------------------------------------------------------- the table

@@ -24,10 +24,12 @@ __all__ = ["gvm", "gvm_budget"]
 def gradient_norms(policy: Any, seq: Any, rows: list[int]) -> Tensor:
     """The norm of the gradient of -log pi(answer) of some rows with respect to the embeddings."""
     weight = policy.model.get_input_embeddings().weight
-    out = []
+    trained, out = weight.requires_grad, []
+    weight.requires_grad_()  # under adapters it is frozen
     for i in rows:
         logp = policy.score(seq[i : i + 1]).logp.sum()
         out.append(torch.autograd.grad(logp, weight)[0].norm())
+    weight.requires_grad_(trained)
     return torch.stack(out) if out else torch.zeros(0)
 
 
