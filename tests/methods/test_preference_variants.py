@@ -29,7 +29,7 @@ from surpass.objectives.preference import quantile_regression  # noqa: E402
 from surpass.objectives.reduce import sum_over  # noqa: E402
 from surpass.objectives.trust import ratio_loss  # noqa: E402
 from surpass.objectives.views import Side, Steps  # noqa: E402
-from surpass.parts import cosine, run, schedules  # noqa: E402
+from surpass.parts import cosine, linear, run, schedules  # noqa: E402
 from tests.methods.language_cases import (  # noqa: E402
     assert_same,
     fresh_trainer,
@@ -240,10 +240,12 @@ def test_chord_mixes_two_normalized_losses():
 
 
 def test_chord_s_schedule_weighs_both_halves_to_one():
-    form = chord(cosine(0.9, 0.05, steps=200), phi=False)
-    both = sorted(schedules(form).values(), key=lambda s: s.start)
-    for step in (0, 100, 200, 1000):
-        assert sum(s.at(step) for s in both) == pytest.approx(1.0)
+    late = linear(0.9, 0.05, steps=200, after=100, every=50)
+    for mu in (late, cosine(0.9, 0.05, steps=200)):
+        form = chord(mu, phi=False)
+        both = sorted(schedules(form).values(), key=lambda s: s.start)
+        for step in (0, 100, 120, 200, 1000):
+            assert sum(s.at(step) for s in both) == pytest.approx(1.0)
     assert both[1].at(0) == 0.9 and both[1].at(500) == pytest.approx(0.05)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from surpass.forms import Adam, PolicyGradient, rollouts
 from surpass.methods.preference.luffy import add_expert
 from surpass.objectives.advantage import (
@@ -46,7 +48,7 @@ def chord(
     """(1 - mu) GRPO + mu imitation, each averaged over its own tokens; with `phi` a trace's token
     counts p (1 - p). CHORD-mu is `chord(cosine(0.9, 0.05, steps=200), phi=False)`."""
     rest = mu if isinstance(mu, Schedule) else cosine(float(mu), float(mu), steps=1)
-    rest = Schedule(rest.shape, 1 - rest.start, 1 - rest.end, rest.steps)
+    rest = replace(rest, start=1 - rest.start, end=1 - rest.end)
     return PolicyGradient(
         imitating(group_standardized()),
         by_source(own=unified(unclipped(eps, eps), anchored()),
