@@ -40,9 +40,9 @@ class Twin:
         if isinstance(rule, Given):
             if given is None:
                 raise InputError(f"the recipe needs a model as {rule.role!r}; give {rule.role}=...")
-            self.shown = given if isinstance(given, LanguagePolicy) else LanguagePolicy(
-                given, policy.tokenizer, policy.temperature
-            )  # fmt: skip
+            if not isinstance(given, LanguagePolicy):
+                given = LanguagePolicy(given, policy.tokenizer, policy.temperature)
+            self.shown = _read_as(policy, given.model, given.temperature)
         elif not self.by_adapters:
             self.shown = _frozen(policy)
 
@@ -132,7 +132,14 @@ def _silent(policy: LanguagePolicy) -> bool:
 def _frozen(policy: LanguagePolicy) -> LanguagePolicy:
     model: nn.Module = copy.deepcopy(policy.model)
     model.requires_grad_(False)
-    return LanguagePolicy(model.eval(), policy.tokenizer, policy.temperature)
+    return _read_as(policy, model.eval(), policy.temperature)
+
+
+def _read_as(policy: LanguagePolicy, model: nn.Module, temperature: float) -> LanguagePolicy:
+    """Another model in the precision of a policy, so that equal weights give equal log-probs."""
+    out = LanguagePolicy(model, policy.tokenizer, temperature)
+    out.precision = policy.precision
+    return out
 
 
 def twin(policy: LanguagePolicy, rule: Any, given: Any = None) -> Twin:

@@ -9,7 +9,7 @@ import torch
 
 from surpass.data.language import open_language
 from surpass.errors import InputError
-from surpass.forms import Adam, PolicyGradient, copy, rollouts
+from surpass.forms import Adam, Given, PolicyGradient, copy, rollouts
 from surpass.methods.agents.information_gain import igpo
 from surpass.methods.preference.pairs import dpo
 from surpass.methods.rlvr.policy_gradients import grpo
@@ -29,6 +29,8 @@ from surpass.training.language_rollouts import (
     with_answers,
 )
 from surpass.training.module_run import train_language
+from surpass.training.pieces import score_all
+from surpass.training.references import twin
 from surpass.training.run import train
 from surpass.zoo.language import tiny_llama, warm
 from tests.training.test_modules import assert_same, first_gradient, pair_trainer, tiny, weights
@@ -146,6 +148,16 @@ def test_bfloat16_stays_near_full_precision_and_keeps_the_weights():
     assert chosen_precision("auto", torch.device("cpu")) is None
     with pytest.raises(InputError, match="fp32, bf16 or auto"):
         chosen_precision("fp8", torch.device("cpu"))
+
+
+def test_a_reference_is_read_in_the_precision_of_the_policy():
+    policy = LanguagePolicy(tiny())
+    policy.precision = torch.bfloat16
+    seq = pair_trainer(dpo(batch=6)).stream.log.pairs(range(6)).chosen
+    want = score_all(policy, seq, 8).logp
+    assert not torch.equal(want, score_all(LanguagePolicy(tiny()), seq, 8).logp)
+    for rule, given in ((copy("policy"), None), (Given("reference"), tiny())):
+        torch.testing.assert_close(twin(policy, rule, given).logps(seq, 8), want, rtol=0, atol=0)
 
 
 def test_a_reference_one_checkpoint_behind():
