@@ -91,11 +91,13 @@ def backward(
     names = list(leaves.statistics)
     targets = [leaves.logp, *(leaves.statistics[n] for n in names)]
     grads = torch.autograd.grad(value, targets, allow_unused=True)
+    moved = False
     for start, end in pieces:
         wanted = [None if g is None else g[start:end] for g in grads]
         idle = not any(g is not None and bool(g.any()) for g in wanted)
-        if idle and world() == 1:
-            continue  # nothing in this piece moves the policy
+        if idle and world() == 1 and (moved or end < len(seq)):
+            continue  # nothing in this piece moves the policy; but a gradient of zero is one
+        moved = True
         if start == end:
             wanted = [None if g is None else torch.zeros_like(g[:1]) for g in grads]
         here = policy.score(slice_rows(seq, start, max(end, start + 1)), needs)

@@ -7,7 +7,7 @@ import torch
 
 from surpass.data.language import open_language
 from surpass.errors import InputError
-from surpass.forms import Pairwise, PolicyGradient, copy, ema, log, rollouts
+from surpass.forms import Adam, Pairwise, PolicyGradient, copy, ema, log, rollouts
 from surpass.methods.preference.pairs import dpo
 from surpass.methods.preference.scored import kto, sft
 from surpass.methods.rlvr.policy_gradients import grpo, ppo_lm
@@ -127,6 +127,23 @@ def test_policy_gradients_in_pieces_give_the_same_gradient(epochs):
     whole = first_gradient(lucky(rollout_trainer(form)))
     assert max(g.abs().max() for g in whole.values()) > 1e-4
     assert_same(whole, first_gradient(lucky(rollout_trainer(form, piece=3))), rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_without_signal_moves_the_policy_alike_in_pieces():
+    form = PolicyGradient(group_centered(), clip(), source=rollouts(16, 8, 4), optimizer=Adam(1e-2))
+
+    def step(piece):
+        trainer = lucky(rollout_trainer(form, piece=piece))
+        trainer.update()
+        before = weights(trainer.policy)
+        trainer.stream.prompts.judge = lambda seq, rows: (torch.ones(len(seq)), 0)
+        trainer.update()  # by momentum alone
+        after = weights(trainer.policy)
+        return float(sum((after[n] - w).square().sum() for n, w in before.items())) ** 0.5
+
+    whole = step(None)
+    assert whole > 1e-2
+    assert step(3) == pytest.approx(whole, rel=0.05)
 
 
 def test_a_stored_reference_and_a_second_model_give_the_same_updates():
