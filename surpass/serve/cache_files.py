@@ -31,7 +31,8 @@ def cache_file(root: str | Path, key: str, levels: tuple[int, ...] = (1, 2)) -> 
 
 
 class CacheFiles:
-    """Keeps the files of an nginx cache within a budget.
+    """Keeps the files of an nginx cache within a budget; of those that were there before, the ones
+    that are asked for.
 
     Args:
         root: the folder of `proxy_cache_path`. budget: bytes.
@@ -70,20 +71,19 @@ class CacheFiles:
         cache.position = self.requests
         self.requests += 1
         held = cache.held.get(key)
-        if access.hit:
-            self.hits += 1
-            if held is not None:
-                held.hits += 1
-                held.last = cache.now
-                cache.held.move_to_end(key)
-                self.policy.asked(cache, key, held)
+        self.hits += access.hit
+        if access.hit and held is not None:
+            held.hits += 1
+            held.last = cache.now
+            cache.held.move_to_end(key)
+            self.policy.asked(cache, key, held)
             return
         if held is not None:
             self.policy.gone(cache, key, cache.drop(key))
         try:
             size = cache_file(self.root, key, self.levels).stat().st_size
         except FileNotFoundError:
-            return  # nginx did not keep the answer
+            return  # nginx did not keep the answer, or it was evicted since
         if size > cache.capacity:  # it can never stay, so nothing has to go for it
             self._unlink(key)
             return

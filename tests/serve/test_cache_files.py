@@ -51,6 +51,17 @@ def test_files_over_the_budget_are_unlinked(tmp_path):
     assert a.exists() and c.exists()
 
 
+def test_files_from_before_are_taken_up_when_they_are_asked_for(tmp_path):
+    a, b = put(tmp_path, "/a", 3), put(tmp_path, "/b", 3)
+    manager = CacheFiles(tmp_path, 5 * KB, LRU())
+    manager.follow([line("/a", 1, "HIT")])
+    assert manager.hits == 1 and manager.cache.used == 3 * KB
+    manager.follow([line("/b", 2, "HIT")])
+    assert not a.exists() and b.exists() and manager.cache.used == 3 * KB
+    manager.follow([line("/a", 3, "HIT")])  # logged before it was evicted, read after
+    assert manager.hits == 3 and manager.cache.used == 3 * KB
+
+
 def test_the_manager_decides_as_the_simulator(tmp_path):
     log = trap_workload(800, 120, seed=5)
     capacity = int(0.1 * log.footprint)
