@@ -64,7 +64,8 @@ def train(
         reward: The reward of completions: exact, numeric, math, regex:PATTERN, module:function, or
             the folder of a reward model.
         lora: Of a language model: train adapters of this rank instead of all weights.
-        temperature: Of a language model: at which it answers and is trained; 1 by default.
+        temperature: Of a language model: at which it answers and is trained; that which it was
+            saved with by default, else 1.
         columns: Of language data: where what stands, as in prompt=question,answer=solution.
         piece: Of a language model: rows per forward pass, where a batch does not fit into memory.
         packing: Of a language model: several sequences in a row, where lengths differ much.

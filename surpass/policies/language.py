@@ -183,9 +183,15 @@ class LanguagePolicy:
     def load(cls, path: str | Path, **options: Any) -> LanguagePolicy:
         """The policy that `save` wrote, or any local model folder."""
         model, tokenizer = load_model(path, **options)
-        note = Path(path) / "surpass.json"
-        about = json.loads(note.read_text()) if note.exists() else {}
-        return cls(model, tokenizer, about.get("temperature", 1.0))
+        return cls(model, tokenizer, temperature_of(path))
+
+
+def temperature_of(path: str | Path) -> float:
+    """The temperature of the policy that a folder holds; 1 for a folder that `save` did not
+    write."""
+    note = Path(path) / "surpass.json"
+    about = json.loads(note.read_text()) if note.exists() else {}
+    return about.get("temperature", 1.0)
 
 
 def steps_of(seq: Sequences, stats: TokenStats, **columns: Any) -> Steps:

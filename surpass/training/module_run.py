@@ -20,7 +20,12 @@ from surpass.data.language import LanguageLog, open_language
 from surpass.errors import InputError
 from surpass.forms import Pairwise, PolicyGradient, Scored, Source, Stage, Stages
 from surpass.parts import needs_of
-from surpass.policies.language import LanguagePolicy, chosen_precision, load_model
+from surpass.policies.language import (
+    LanguagePolicy,
+    chosen_precision,
+    load_model,
+    temperature_of,
+)
 from surpass.policies.outside_sampling import open_sampler
 from surpass.policies.sharding import average, join, rank
 from surpass.training.experts import LoggedTraces, TaskTraces
@@ -45,7 +50,7 @@ def train_language(
     task: Any = None, reward: Any = None, steps: int = 100, out: str | Path | None = None,
     seed: int = 0, resume: bool = False, lora: Any = None, dtype: Any = None,
     checkpointing: bool = False, device: str | None = None, piece: int | None = None,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     long: str = "drop", columns: Mapping[str, str] | None = None, stop: tuple[str, ...] = (),
     reference: Any = None, expert: Any = None, reply: Any = None, packing: bool = False,
     precision: str = "auto", sampler: str = "own", log_every: int = 10, save_every: int = 100,
@@ -66,6 +71,8 @@ def train_language(
         out: a folder for log, checkpoint and policy; `resume` carries on from it.
         lora: a rank or a PEFT configuration.
         piece: rows per forward pass, where a batch does not fit into memory.
+        temperature: at which it answers and is trained; by default that of the policy, or of the
+            one that the folder holds, else 1.
         long: what happens to rows longer than the context: "drop", "truncate" or "error".
         stop: texts that end a sampled answer.
         reference: another model than the starting one, where the recipe has a reference.
@@ -181,15 +188,18 @@ def _begun(place: Path, legs: int) -> int:
 
 def _open_policy(
     model: Any, tokenizer: Any, lora: Any, dtype: Any, checkpointing: bool, device: str | None,
-    temperature: float,
+    temperature: float | None,
 ) -> LanguagePolicy:  # fmt: skip
+    own = 1.0
     if isinstance(model, LanguagePolicy):
         tokenizer = model.tokenizer if tokenizer is None else tokenizer
-        model = model.model
+        own, model = model.temperature, model.model
     loaded, found = load_model(
         model, tokenizer, lora=lora, dtype=dtype, device=device, checkpointing=checkpointing
     )
-    return LanguagePolicy(loaded, found, temperature)
+    if isinstance(model, str | Path):
+        own = temperature_of(model)
+    return LanguagePolicy(loaded, found, own if temperature is None else temperature)
 
 
 def _reference(reference: Any, policy: LanguagePolicy) -> LanguagePolicy:

@@ -273,6 +273,16 @@ def test_the_count_of_steps_is_where_the_optimizer_wants_it():
     assert _like(there, "step", count, fused=False) is count
 
 
+def test_a_policy_keeps_its_temperature(tmp_path):
+    def trained(model, **more):
+        return train_language(dpo(batch=4), rows(), model=model, steps=1, **more).temperature
+
+    assert trained(LanguagePolicy(tiny(), temperature=0.5), out=tmp_path) == 0.5
+    assert trained(tmp_path / "policy") == 0.5  # as it was saved
+    assert trained(tmp_path / "policy", temperature=2.0) == 2.0
+    assert trained(tiny()) == 1.0
+
+
 def test_a_checkpoint_of_another_model_or_recipe_is_refused(tmp_path):
     train_language(dpo(batch=4), rows(), model=tiny(), steps=1, out=tmp_path)
     with pytest.raises(InputError, match=r"another model.*embed_tokens.*is \[18, 16\] there"):
