@@ -299,7 +299,7 @@ def test_budget_by_hand():
     noise = (best * (1 + 0.1 * torch.randn(200, generator=g))).clamp_min(0.01)
     assert gradient_variance(rate, size, 1600 * noise / noise.sum()) > least
     count = allocated(torch.tensor([1.0, 1.0, 2.0, 0.0]), 7)
-    assert count.tolist() == [2, 2, 3, 0] or count.sum() == 7
+    assert count.tolist() == [2, 2, 3, 0]
     assert allocated(torch.tensor([0.5, 0.3, 0.2]), 10).tolist() == [5, 3, 2]
     assert budget_weights(torch.tensor([0.0, 0.25]), torch.ones(2), alpha=0.0).tolist() == [0, 2]
 
