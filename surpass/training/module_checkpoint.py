@@ -28,15 +28,13 @@ def save_checkpoint(trainer: ModuleTrainer, folder: str | Path) -> None:
     """Write all that changes in training; of several processes the first writes, and all have to
     call it."""
     tensors = {k: whole_of(v.detach()) for k, v in _tensors(trainer).items()}
-    streams = everyone(trainer.stream.state_dict())
+    streams, draws = everyone(trainer.stream.state_dict()), everyone(_draws(trainer))
     tensors |= {k: v for part in everyone(_stored(trainer)) for k, v in part.items()}
     if rank() > 0:
         return
     note = {
         "step": trainer.step, "form": _form(trainer), "shape": _shape(trainer.policy.model),
-        "streams": streams,
-        "generator": trainer.generator.get_state().tolist(),
-        "random": torch.get_rng_state().tolist(),
+        "streams": streams, "draws": draws,
     }  # fmt: skip
     with atomic_dir(folder, overwrite=True) as place:
         save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()},
@@ -62,13 +60,31 @@ def load_checkpoint(trainer: ModuleTrainer, folder: str | Path) -> None:
     if note["form"] != _form(trainer):
         raise InputError(f"{folder} is a checkpoint of another recipe or other hyperparameters; "
                          "give those, or another --out")  # fmt: skip
+    if "draws" not in note:
+        raise InputError(f"{folder} is a checkpoint of an earlier version; give another --out")
     tensors = load_file(folder / "tensors.safetensors")
     trainer.stream.load_state_dict(_own_stream(note["streams"], trainer, folder))
     _load_stored(trainer, tensors)
     _load_tensors(trainer, tensors)
     trainer.step = int(note["step"])
-    trainer.generator.set_state(torch.tensor(note["generator"], dtype=torch.uint8))
-    torch.set_rng_state(torch.tensor(note["random"], dtype=torch.uint8))
+    draws = note["draws"]
+    _draw_on(trainer, draws[rank()] if len(draws) == world() else draws[0])
+
+
+def _draws(trainer: ModuleTrainer) -> dict[str, list[int]]:
+    """The generators of this process: of minibatches, and those that parts draw from."""
+    out = {"generator": trainer.generator.get_state(), "cpu": torch.get_rng_state()}
+    if trainer.policy.device.type == "cuda":
+        out["cuda"] = torch.cuda.get_rng_state(trainer.policy.device)
+    return {name: state.tolist() for name, state in out.items()}
+
+
+def _draw_on(trainer: ModuleTrainer, draws: dict[str, list[int]]) -> None:
+    held = {name: torch.tensor(state, dtype=torch.uint8) for name, state in draws.items()}
+    trainer.generator.set_state(held["generator"])
+    torch.set_rng_state(held["cpu"])
+    if "cuda" in held and trainer.policy.device.type == "cuda":
+        torch.cuda.set_rng_state(held["cuda"], trainer.policy.device)
 
 
 def _own_stream(states: list[Any], trainer: ModuleTrainer, folder: Path) -> Any:

@@ -19,9 +19,9 @@ from surpass.objectives.trust import clip
 from surpass.parts import part
 from surpass.policies.language import LanguagePolicy
 from surpass.tasks.language import ModSum
+from surpass.training import module_checkpoint
 from surpass.training.language_rollouts import RolloutStream, TaskPrompts
 from surpass.training.language_streams import RowStream
-from surpass.training.module_checkpoint import _like
 from surpass.training.module_run import train_language
 from surpass.training.modules import ModuleTrainer
 from surpass.training.run import train
@@ -257,6 +257,20 @@ def test_training_resumes_exactly(tmp_path, key):
     assert_same(weights(whole), weights(loaded), rtol=0, atol=0)
 
 
+def test_every_process_goes_on_with_its_own_draws(tmp_path, monkeypatch):
+    first, other, again = (pair_trainer(dpo(batch=6)) for _ in range(3))
+    other.generator.manual_seed(9)
+    theirs = module_checkpoint._draws(other)
+    pair = lambda mine: [mine, theirs if mine.keys() == theirs.keys() else mine]  # noqa: E731
+    monkeypatch.setattr(module_checkpoint, "everyone", pair)
+    module_checkpoint.save_checkpoint(first, tmp_path / "kept")
+    monkeypatch.setattr(module_checkpoint, "world", lambda: 2)
+    for number, trainer in enumerate((first, other)):
+        monkeypatch.setattr(module_checkpoint, "rank", lambda number=number: number)
+        module_checkpoint.load_checkpoint(again, tmp_path / "kept")
+        assert torch.equal(again.generator.get_state(), trainer.generator.get_state())
+
+
 def test_what_parts_remember_begins_on_the_device_of_the_model(monkeypatch):
     form = PolicyGradient(ones(), variance_bound(), source=log(4, view="sequences"))
     stream = RowStream(open_language(scored_rows(), None), 4, kind="sequences")
@@ -269,8 +283,8 @@ def test_what_parts_remember_begins_on_the_device_of_the_model(monkeypatch):
 
 def test_the_count_of_steps_is_where_the_optimizer_wants_it():
     there, count = torch.zeros(2, device="meta"), torch.tensor(3.0)
-    assert _like(there, "step", count, fused=True).device.type == "meta"
-    assert _like(there, "step", count, fused=False) is count
+    assert module_checkpoint._like(there, "step", count, fused=True).device.type == "meta"
+    assert module_checkpoint._like(there, "step", count, fused=False) is count
 
 
 def test_a_policy_keeps_its_temperature(tmp_path):
