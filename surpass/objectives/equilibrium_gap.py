@@ -16,18 +16,34 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from surpass.errors import InputError
-from surpass.tasks.markov_games import CountedGame, Equilibrium, deviations
 
-__all__ = ["Bounds", "bounds", "estimated_gap", "radius"]
+__all__ = [
+    "Bounds", "CountedGame", "Equilibrium", "bounds", "deviations", "estimated_gap", "radius",
+]  # fmt: skip
+
+Equilibrium = Literal["nash", "correlated", "coarse"]
 
 _MOST = 4096  # deterministic deviations that are all tried
+
+
+class CountedGame(NamedTuple):
+    """A game as a log shows it: P [S, J, S'] and r [m, S, J] of the likeliest model, `n` [S, J],
+    how often each was seen, `d0` [S], `gamma`, and how many actions each player has."""
+
+    P: Float[Tensor, "S J S"]
+    r: Float[Tensor, "m S J"]
+    n: Float[Tensor, "S J"]
+    d0: Float[Tensor, "S"]
+    gamma: float
+    sizes: tuple[int, ...]
 
 
 class Bounds(NamedTuple):
@@ -37,20 +53,37 @@ class Bounds(NamedTuple):
     high: Tensor
 
 
+def deviations(
+    pi: Float[Tensor, "... S J"], sizes: tuple[int, ...], player: int, kind: Equilibrium = "nash"
+) -> Iterator[Float[Tensor, "... S J"]]:
+    """The joint policy after each way in which one player may leave it in a state: by an action of
+    its own whatever it is told, or (correlated) by any map from what it is told to what it does."""
+    if kind not in ("nash", "correlated", "coarse"):
+        raise InputError(f"an equilibrium is nash, correlated or coarse, not {kind!r}")
+    k, lead = sizes[player], pi.shape[:-1]
+    told = pi.reshape(*lead, *sizes).movedim(len(lead) + player, -1)  # [..., S, others, k]
+    maps = itertools.product(range(k), repeat=k) if kind == "correlated" else (
+        (a,) * k for a in range(k))  # fmt: skip
+    for to in maps:
+        move = torch.zeros(k, k, dtype=pi.dtype)
+        move[torch.arange(k), torch.tensor(to)] = 1.0
+        yield (told @ move).movedim(-1, len(lead) + player).reshape(pi.shape)
+
+
 def radius(seen: CountedGame, c: float, delta: float = 0.05) -> float:
     """beta = c V_max^2 S J log(N / delta) / N, V_max = 1 / (1 - gamma) with rewards in [0, 1]."""
-    total, most = float(seen.n.sum()), 1 / (1 - seen.game.gamma)
+    total, most = float(seen.n.sum()), 1 / (1 - seen.gamma)
     return c * most**2 * seen.n.numel() * math.log(total / delta) / total
 
 
 def bounds(seen: CountedGame, pi: Float[Tensor, "... S J"], beta: float) -> Bounds:
     """The interval around the model's value, within [0, V_max]; differentiable in the policy."""
-    game, most = seen.game, 1 / (1 - seen.game.gamma)
-    moved = torch.einsum("...sj,sjt->...st", pi, game.P)
+    most = 1 / (1 - seen.gamma)
+    moved = torch.einsum("...sj,sjt->...st", pi, seen.P)
     eye = torch.eye(moved.shape[-1], dtype=pi.dtype)
-    start = ((1 - game.gamma) * game.d0).expand(*moved.shape[:-1])[..., None]
-    d = torch.linalg.solve((eye - game.gamma * moved).mT, start) * pi
-    worth = most * torch.einsum("...sj,msj->...m", d, game.r)
+    start = ((1 - seen.gamma) * seen.d0).expand(*moved.shape[:-1])[..., None]
+    d = torch.linalg.solve((eye - seen.gamma * moved).mT, start) * pi
+    worth = most * torch.einsum("...sj,msj->...m", d, seen.r)
     known = seen.n > 0
     spread = (d.square() * seen.n.sum() / seen.n.clamp_min(1) * known).sum((-1, -2))
     width = most * ((beta * spread + 1e-24).sqrt() + most * (d * ~known).sum((-1, -2)))
@@ -73,8 +106,8 @@ def estimated_gap(
         InputError: when there are more than 4,096.
     """
     low, gaps = bounds(seen, pi, beta).low, []
-    for i in range(seen.game.players):
-        options = torch.stack(list(deviations(pi, seen.game.sizes, i, kind)), -2)  # [..., S, O, J]
+    for i in range(len(seen.sizes)):
+        options = torch.stack(list(deviations(pi, seen.sizes, i, kind)), -2)  # [..., S, O, J]
         S, count = options.shape[-3], options.shape[-2]
         if count**S > _MOST:
             raise InputError(

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from surpass.errors import InputError
+from surpass.objectives.equilibrium_gap import CountedGame, Equilibrium, deviations
 from surpass.tasks.tabular import TabularMDP, draw
 
-__all__ = [
-    "CountedGame", "Equilibrium", "MarkovGame", "counted_game", "deviations", "matrix_game",
-    "random_zero_sum",
-]  # fmt: skip
-
-Equilibrium = Literal["nash", "correlated", "coarse"]
+__all__ = ["MarkovGame", "counted_game", "matrix_game", "random_zero_sum"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +79,7 @@ class MarkovGame:
         noise: float = 0.0,
     ) -> CountedGame:  # fmt: skip
         """n tuples, states drawn evenly and joint actions from `behavior`, as counts; rewards with
-        Gaussian noise, the same model for all states and joint actions."""
+        Gaussian noise."""
         S, J = self.P.shape[:2]
         s = torch.randint(S, (n,), generator=generator)
         a = draw(behavior[s], generator)
@@ -94,13 +87,6 @@ class MarkovGame:
         paid = self.r[:, s, a]
         paid = paid + noise * torch.randn(paid.shape, generator=generator, dtype=torch.float64)
         return counted_game(s, a, s2, paid, self)
-
-
-class CountedGame(NamedTuple):
-    """A game as a log shows it: the likeliest model, and `n` [S, J], how often each was seen."""
-
-    game: MarkovGame
-    n: Float[Tensor, "S J"]
 
 
 def counted_game(
@@ -116,24 +102,7 @@ def counted_game(
     P = torch.where(n.reshape(S, J, 1) > 0, hits / n.reshape(S, J, 1).clamp_min(1), stay)
     r = torch.zeros(like.players, S * J, dtype=torch.float64).index_add(1, at, paid.double())
     r = (r / n.clamp_min(1)).reshape(-1, S, J)
-    return CountedGame(MarkovGame(P, r, like.d0, like.gamma, like.sizes), n.reshape(S, J))
-
-
-def deviations(
-    pi: Float[Tensor, "... S J"], sizes: tuple[int, ...], player: int, kind: Equilibrium = "nash"
-) -> Iterator[Float[Tensor, "... S J"]]:
-    """The joint policy after each way in which one player may leave it in a state: by an action of
-    its own whatever it is told, or (correlated) by any map from what it is told to what it does."""
-    if kind not in ("nash", "correlated", "coarse"):
-        raise InputError(f"an equilibrium is nash, correlated or coarse, not {kind!r}")
-    k, lead = sizes[player], pi.shape[:-1]
-    told = pi.reshape(*lead, *sizes).movedim(len(lead) + player, -1)  # [..., S, others, k]
-    maps = itertools.product(range(k), repeat=k) if kind == "correlated" else (
-        (a,) * k for a in range(k))  # fmt: skip
-    for to in maps:
-        move = torch.zeros(k, k, dtype=pi.dtype)
-        move[torch.arange(k), torch.tensor(to)] = 1.0
-        yield (told @ move).movedim(-1, len(lead) + player).reshape(pi.shape)
+    return CountedGame(P, r, n.reshape(S, J), like.d0, like.gamma, like.sizes)
 
 
 def matrix_game(payoffs: Float[Tensor, "m *sizes"], gamma: float = 0.0) -> MarkovGame:

@@ -8,7 +8,8 @@ import torch
 
 from surpass.evidence.declaration import Result, at_least, at_most, evidence
 from surpass.methods.theory.equilibria import bcel, bcel_pessimistic, bcel_plug_in
-from surpass.tasks.markov_games import CountedGame, MarkovGame, matrix_game, random_zero_sum
+from surpass.objectives.equilibrium_gap import CountedGame
+from surpass.tasks.markov_games import MarkovGame, matrix_game, random_zero_sum
 
 GAMES, ROWS, NOISE, C = 10, 300, 0.3, 0.02
 SHARES = (0.6, 0.35, 0.05)
@@ -70,9 +71,9 @@ def hidden(seed: int) -> tuple[float, float]:
         full = game.log(behavior, ROWS, g, NOISE)
         bad = torch.zeros(1, 9, dtype=torch.bool)
         bad[0, 6:] = True
-        n, r = full.n.clone(), full.game.r.clone()
+        n, r = full.n.clone(), full.r.clone()
         n[bad], r[:, bad] = 1.0, torch.tensor(0.0, dtype=torch.float64)  # one glance at it
-        few = CountedGame(MarkovGame(game.P, r, game.d0, 0.0, (3, 3)), n)
+        few = full._replace(n=n, r=r)
         for log, kept in zip((few, full), gaps, strict=True):
             kept.append(game.gap(bcel(c=C).solve(log).pi))
     return _mean(gaps[0]), _mean(gaps[1])

@@ -9,10 +9,15 @@ from torch import Tensor
 
 from surpass.errors import InputError
 from surpass.forms import Planner
-from surpass.objectives.equilibrium_gap import bounds, estimated_gap, radius
+from surpass.objectives.equilibrium_gap import (
+    CountedGame,
+    Equilibrium,
+    bounds,
+    estimated_gap,
+    radius,
+)
 from surpass.parts import part
 from surpass.registry import system
-from surpass.tasks.markov_games import CountedGame, Equilibrium
 
 __all__ = ["Agreement", "bcel", "bcel_pessimistic", "bcel_plug_in", "smallest_gap"]
 
@@ -46,9 +51,9 @@ def smallest_gap(
     of the values alone ("low")."""
     if look not in ("both", "model", "low"):
         raise InputError(f"look at both, model or low, not at {look!r}")
-    game, g = seen.game, torch.Generator().manual_seed(seed)
-    S, beta = game.P.shape[0], radius(seen, c, delta)
-    widths = game.sizes if kind == "nash" else (game.P.shape[1],)
+    g = torch.Generator().manual_seed(seed)
+    S, beta = seen.P.shape[0], radius(seen, c, delta)
+    widths = seen.sizes if kind == "nash" else (seen.P.shape[1],)
     logits = [torch.randn(starts, S, k, generator=g, dtype=torch.float64) for k in widths]
     for x in logits:
         x[0] = 0.0

@@ -9,17 +9,21 @@ import torch
 
 from surpass.errors import InputError
 from surpass.methods.theory.equilibria import bcel, bcel_pessimistic, bcel_plug_in
-from surpass.objectives.equilibrium_gap import bounds, estimated_gap, radius
-from surpass.tasks.markov_games import (
+from surpass.objectives.equilibrium_gap import (
     CountedGame,
-    MarkovGame,
+    bounds,
     deviations,
-    matrix_game,
-    random_zero_sum,
+    estimated_gap,
+    radius,
 )
+from surpass.tasks.markov_games import MarkovGame, matrix_game, random_zero_sum
 
 PENNIES = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
 CHICKEN = torch.tensor([[[6.0, 2.0], [7.0, 0.0]], [[6.0, 7.0], [2.0, 0.0]]]) / 7
+
+
+def logged(game: MarkovGame, n: torch.Tensor, r: torch.Tensor | None = None) -> CountedGame:
+    return CountedGame(game.P, game.r if r is None else r, n, game.d0, game.gamma, game.sizes)
 
 
 def even(game: MarkovGame) -> torch.Tensor:
@@ -48,7 +52,7 @@ def test_swapping_includes_ignoring():
     pi = torch.rand(4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     pi = pi / pi.sum(-1, keepdim=True)
     assert game.gap(pi, "correlated") >= game.gap(pi, "coarse") - 1e-12
-    seen = CountedGame(game, torch.full((4, 9), 1e12, dtype=torch.float64))
+    seen = logged(game, torch.full((4, 9), 1e12, dtype=torch.float64))
     assert float(estimated_gap(seen, pi, 0.0)) == pytest.approx(game.gap(pi), abs=1e-9)
 
 
@@ -57,7 +61,7 @@ def test_the_width_is_the_worst_of_all_residuals_that_the_log_allows():
     game = random_zero_sum(2, 2, 0.5, torch.Generator().manual_seed(0))
     n = torch.tensor([[4.0, 1.0, 2.0, 3.0], [5.0, 2.0, 2.0, 1.0]], dtype=torch.float64)
     pi, beta = even(game), 0.004
-    ends = bounds(CountedGame(game, n), pi, beta)
+    ends = bounds(logged(game, n), pi, beta)
     values = game.values(pi)
     half = float(ends.high[0] - values[0])
     d = sum(0.5 * 0.5**t * torch.linalg.matrix_power(
@@ -76,7 +80,7 @@ def test_the_width_is_the_worst_of_all_residuals_that_the_log_allows():
 
 def test_what_was_never_seen_may_be_worth_anything():
     game = matrix_game(PENNIES)
-    seen = CountedGame(game, torch.tensor([[50.0, 50.0, 0.0, 50.0]], dtype=torch.float64))
+    seen = logged(game, torch.tensor([[50.0, 50.0, 0.0, 50.0]], dtype=torch.float64))
     pure = torch.eye(4, dtype=torch.float64)[2][None]
     low, high = bounds(seen, pure, 1e-6)
     assert low.tolist() == [0.0, 0.0] and high.tolist() == [1.0, 1.0]
@@ -96,7 +100,7 @@ def test_the_estimated_gap_is_that_of_every_deterministic_deviation():
             best.append(float(bounds(log, joint, beta).high[i] - low[i]))
     assert float(estimated_gap(log, pi, beta)) == pytest.approx(max(best), abs=1e-12)
     big = random_zero_sum(9, 3)
-    many = CountedGame(big, torch.ones(9, 9, dtype=torch.float64))
+    many = logged(big, torch.ones(9, 9, dtype=torch.float64))
     with pytest.raises(InputError, match="more than 4,096"):
         estimated_gap(many, even(big), 0.1)
 
@@ -117,11 +121,11 @@ def test_doubt_keeps_to_what_the_log_covers_and_pessimism_alone_is_no_equilibriu
     n = torch.tensor([[200.0, 200.0, 1.0, 1.0]], dtype=torch.float64)
     lucky = game.r.clone()
     lucky[0, 0, 2:] = 0.9
-    log = CountedGame(MarkovGame(game.P, lucky, game.d0, 0.0, (2, 2)), n)
+    log = logged(game, n, lucky)
     careful, plain = (f(c=0.02, steps=200).solve(log) for f in (bcel, bcel_plug_in))
     assert game.gap(careful.pi) < 0.05 < 0.3 < game.gap(plain.pi)
     assert careful.gap >= game.gap(careful.pi)
     trap = matrix_game(torch.tensor([[[0.9, 0.0], [1.0, 0.1]], [[0.9, 1.0], [0.0, 0.1]]]))
-    seen = CountedGame(trap, torch.full((1, 4), 1e6, dtype=torch.float64))
+    seen = logged(trap, torch.full((1, 4), 1e6, dtype=torch.float64))
     assert trap.gap(bcel_pessimistic(steps=200).solve(seen).pi) > 0.05
     assert trap.gap(bcel(steps=200).solve(seen).pi) < 0.02
