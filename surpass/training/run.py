@@ -9,6 +9,7 @@ It opens the source, makes the updates, logs, checkpoints, and hands the policy 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,7 +134,8 @@ def train(
     """Train a recipe.
 
     Args:
-        recipe: a form, such as `surpass.iql()`, or a key, such as "iql".
+        recipe: a form, such as `surpass.iql()`, or a key, such as "iql"; then hyperparameters may
+            stand among the roles, as in `train("iql", log, temperature=3.0)`.
         data: the log to learn from: `Transitions` for control.
         task: an environment id, task or pure simulator, for what learns by acting.
         steps: updates; environment steps where a recipe learns by acting only; for a form in
@@ -151,10 +153,10 @@ def train(
         A `Trained` (for language models: the trained policy).
 
     Raises:
-        InputError: when the data cannot be used, the recipe does not fit them, a role is missing,
-            or a loss became NaN (naming the update).
+        InputError: when the data cannot be used, the recipe does not fit them, a role is missing
+            or a bare number, or a loss became NaN (naming the update).
     """
-    form = _form_of(recipe)
+    form, roles = _form_of(recipe, roles)
     given = {**roles, "log": data, "task": task}
     given = {name: value for name, value in given.items() if value is not None}
     if _on_modules(form, given):
@@ -166,6 +168,7 @@ def train(
         rest = {"out": out, "seed": seed, "resume": resume, "say": say, "callback": callback,
                 "device": None if device is None else str(device), **roles}  # fmt: skip
         return train_language(form, data, task=task, steps=steps or 100, **rest)
+    _check_roles(given)
     if given.get("task") is not None:
         from surpass.tasks.catalog import opened
 
@@ -193,14 +196,30 @@ def train(
     return replace(runs[0], seeds=runs)
 
 
-def _form_of(recipe: Any) -> Any:
+_ROLES = ("expert", "log", "model", "pairs", "reference", "reward", "simulator", "task")
+
+
+def _form_of(recipe: Any, roles: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The form, and the roles without what a recipe named by its key takes as hyperparameters."""
     if isinstance(recipe, str):
         from surpass.registry import recipe as find
 
-        return find(recipe)()
-    if callable(recipe) and hasattr(recipe, "key"):
-        return recipe()
-    return recipe
+        recipe = find(recipe)
+    if not (callable(recipe) and hasattr(recipe, "key")):
+        return recipe, roles
+    known = inspect.signature(recipe).parameters
+    own = {k: v for k, v in roles.items() if k in known and k not in _ROLES}
+    return recipe(**own), {k: v for k, v in roles.items() if k not in own}
+
+
+def _check_roles(roles: Mapping[str, Any]) -> None:
+    """A bare number is no role: it is a hyperparameter that went astray."""
+    for name, value in roles.items():
+        if isinstance(value, int | float):
+            raise InputError(
+                f"{name}={value!r} is neither an argument of train nor a role; hyperparameters "
+                f"belong to the recipe, as in surpass.ppo(lr=1e-3)"
+            )
 
 
 def _on_modules(form: Any, roles: Mapping[str, Any]) -> bool:

@@ -210,6 +210,15 @@ def test_a_function_fits_a_slot_and_its_file_asks_for_the_recipe(tmp_path):
     )
 
 
+def test_hyperparameters_reach_a_recipe_named_by_its_key_and_never_get_lost():
+    trained = train("iql", random_log(), steps=1, compile=False, tau=0.9, batch=8, hidden=(8,))
+    assert trained.form == iql(tau=0.9, batch=8, hidden=(8,)) != iql()
+    with pytest.raises(InputError, match=r"tau=0.9 is neither an argument of train nor a role"):
+        run(tau=0.9)
+    with pytest.raises(InputError, match=r"tow=0.9 is neither"):
+        train("iql", random_log(), steps=1, compile=False, tow=0.9)
+
+
 def test_what_is_missing_is_asked_for():
     with pytest.raises(InputError, match="say how many updates"):
         train(small(), random_log())
