@@ -14,6 +14,11 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
 WORDS = {"holds": "holds", "fails": "does not hold", "inconclusive": "open", None: "shown"}
+MARKS = {"holds": "✓", "fails": "✗", "inconclusive": "○"}
+LEGEND = (
+    "A mark says what became of a system's claim when it was measured here: ✓ it held, ✗ it did "
+    "not, ○ it is open. Without a mark it is a baseline of the field, or was not measured."
+)
 WIDTH, HEIGHT = 220, 50
 
 
@@ -99,7 +104,7 @@ def page(family: str, text: dict[str, str]) -> str:
     built = [s for s in rows if s.built]
     named = [s for s in built if not s.classic]
     lines = [f"# {text['title']}\n", text["what"].strip() + "\n"]
-    lines += ["## How to choose\n", _honest(text["choose"].strip()) + "\n"]
+    lines += ["## How to choose\n", _honest(text["choose"].strip()) + "\n", LEGEND + "\n"]
     if text.get("start"):
         lines += ["## Start here\n", text["start"].strip() + "\n"]
     lines += [f"## What is built ({len(built)} of {len(rows)})\n", _tally(named)]
@@ -137,13 +142,18 @@ def _tally(built: list[Any]) -> str:
 
 
 def _honest(text: str) -> str:
-    """The advice, with a mark at systems that cannot be run yet."""
+    """The advice, marking systems that cannot be run yet and what evidence says of the others."""
     from surpass.registry import systems
 
-    later = {s.key for s in systems().values() if not s.built}
+    known = systems()
 
     def mark(match: re.Match[str]) -> str:
-        return match[0] + (" (not built yet)" if match[1] in later else "")
+        if match[1] not in known:
+            return match[0]
+        if not known[match[1]].built:
+            return match[0] + " (not built yet)"
+        entry = entry_of(match[1])
+        return match[0] + (" " + MARKS[entry["verdict"]] if entry else "")
 
     return re.sub(r"`([\w-]+)`", mark, text)
 

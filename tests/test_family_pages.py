@@ -42,6 +42,15 @@ def test_advice_names_systems_that_exist_and_marks_those_that_cannot_be_run(fami
             assert bool(mark) == (not known[key].built), key
 
 
+def test_advice_says_what_evidence_says(families, monkeypatch):
+    said = {"dpo": "holds", "rso": "fails", "wpo": "inconclusive"}
+    monkeypatch.setattr(
+        families, "entry_of", lambda key: {"verdict": said[key]} if key in said else None
+    )
+    advice = families._honest("`dpo`, `rso`, `wpo`, `ipo`, `no-key`")
+    assert advice == "`dpo` ✓, `rso` ✗, `wpo` ○, `ipo`, `no-key`"
+
+
 def test_a_picture_has_a_dot_for_every_seed_on_a_common_scale(families):
     entry = {"metric": "|m| < 1", "ours": [3.0, 1.0], "theirs": [1.0, 2.0]}
     svg = families.picture(entry)
