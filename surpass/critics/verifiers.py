@@ -175,7 +175,8 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 # --------------------------------------------------------------------------------- built-in checks
 
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)(?:\.\d+)?|[-+]?\.\d+")
+# A sign behind a digit or a letter is a hyphen or a difference: "3-4" ends in 4.
+_NUMBER = re.compile(r"(?:(?<![\w.])[-+])?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 def _last_number(text: str) -> float | None:

@@ -21,6 +21,8 @@ def test_exact_and_numeric_answers():
         ("#### -2.50 and so on", "-2.5", 1.0),
         ("12", "13", 0.0),
         ("none", "13", 0.0),
+        ("about 2e-3", "0.002", 1.0),
+        ("it lies in 3-4", "4", 1.0),
     ]
     for completion, truth, score in cases:
         assert numeric(Answered("", completion, truth)) == score, completion
