@@ -93,12 +93,15 @@ def improve(
             refuse_unwritable(place, option)
     if seed < 0:
         raise InputError(f"--seed is {seed}; give 0 or more")
+    if propensity_model not in ("logged", "fitted"):
+        raise InputError(f"the propensity model is logged or fitted, not {propensity_model!r}")
     if journal is not None:
         _fit_a_journal(reference, methods, candidates, winsorize, propensity_model)
     if model is not None:
         refused = {"--journal": journal, "--looks": looks, "--winsorize": winsorize, "--env": env,
-                   "candidates": candidates, **{f"--{k}": v for k, v in columns.items()
-                                                if k not in ("reward", "tokenizer")}}  # fmt: skip
+                   "--propensity-model": _other(propensity_model), "candidates": candidates,
+                   **{f"--{k}": v for k, v in columns.items()
+                      if k not in ("reward", "tokenizer")}}  # fmt: skip
         if (odd := next((k for k, v in refused.items() if v is not None), None)) is not None:
             raise InputError(f"{odd} is not for language models (--model); leave it out")
         from surpass.improve.language import improve_language
@@ -124,7 +127,8 @@ def improve(
     }  # fmt: skip
     if isinstance(log, Transitions):
         refused = {"--journal": journal, "--looks": looks, "--winsorize": winsorize,
-                   "candidates": candidates}  # fmt: skip
+                   "candidates": candidates,
+                   "--propensity-model": _other(propensity_model)}  # fmt: skip
         if (odd := next((k for k, v in refused.items() if v is not None), None)) is not None:
             raise InputError(f"{odd} is for decision logs; this one holds episodes: leave it out")
         from surpass.improve.trajectories import improve_trajectories
@@ -141,17 +145,15 @@ def improve(
     elif env is not None:
         raise InputError(f"--env {env} is for logs of episodes; this one holds single decisions")
     elif journal is not None:
-        refused = {
-            "--reference": reference, "candidates": candidates, "--winsorize": winsorize,
-            "--methods": None if methods in ("auto", ["auto"]) else methods,
-            "--propensity-model": None if propensity_model == "logged" else propensity_model,
-        }  # fmt: skip
-        if (odd := next((k for k, v in refused.items() if v is not None), None)) is not None:
-            raise InputError(f"{odd} is not for a journal, which would not heed it; leave it out")
         from surpass.improve.journal import improve_with_journal
 
         result = improve_with_journal(
             log, Path(journal), looks=looks, name=opened.name, say=say, **options
+        )
+    elif accept_estimated_behavior:
+        raise InputError(
+            "--accept-estimated-behavior is for episodes and language models; of decisions say "
+            "--propensity-model fitted"
         )
     elif looks is not None:
         raise InputError("--looks needs --journal FILE, which remembers the looks that were taken")
@@ -181,6 +183,11 @@ def _written(
         say(f"writing {out}")
         result.save(out, overwrite=overwrite)
     return result
+
+
+def _other(propensity_model: str) -> str | None:
+    """The propensity model, where it was asked for."""
+    return None if propensity_model == "logged" else propensity_model
 
 
 def _fit_a_journal(

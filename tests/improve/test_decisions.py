@@ -7,7 +7,9 @@ import torch
 
 from surpass.data.records import About, Decisions
 from surpass.data.truth import Truth
+from surpass.errors import InputError
 from surpass.improve.decisions import _with_fitted_propensities, improve_decisions
+from surpass.improve.job import improve
 
 
 def test_values_stand_on_the_given_reference_and_not_on_the_log():
@@ -76,3 +78,15 @@ def test_the_reference_of_a_grouped_log_has_bounds_at_the_verdicts_level():
     assert found.value == pytest.approx(float(reward.mean()))
     assert found.high - found.value == pytest.approx(2.3263 * error, rel=1e-3)
     assert found.value - found.low == pytest.approx(2.3263 * error, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"accept_estimated_behavior": True}, "--propensity-model fitted"),
+        ({"propensity_model": "fited"}, "logged or fitted, not 'fited'"),
+    ],
+)
+def test_options_that_decisions_do_not_know_are_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        improve("digits", **options)

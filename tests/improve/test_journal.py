@@ -10,7 +10,6 @@ from scipy import stats
 from surpass.data.records import About, Decisions
 from surpass.errors import InputError
 from surpass.improve import journal
-from surpass.improve.job import improve
 from surpass.improve.journal import boundary, e_value, improve_with_journal, log_wealth
 
 
@@ -172,18 +171,3 @@ def test_scores_of_earlier_weeks_come_from_the_policies_frozen_then(tmp_path):
     tables = [w.candidate.policy(context, rho) for w in again]
     assert not torch.equal(tables[0], tables[1])
     assert [w.learned for w in again] == [400, 800, 1200]
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"reference": [0.7, 0.1, 0.1, 0.1]}, "--reference"),
-        ({"methods": ["ridge"]}, "--methods"),
-        ({"winsorize": 0.99}, "--winsorize"),
-        ({"propensity_model": "fitted"}, "--propensity-model"),
-    ],
-)
-def test_what_a_journal_would_not_heed_is_refused(tmp_path, options, said):
-    with pytest.raises(InputError, match=f"{said} is not for a journal"):
-        improve(week(200, 0, 0.0), journal=tmp_path / "journal.json", **options)
-    assert not (tmp_path / "journal.json").exists()
