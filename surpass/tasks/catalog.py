@@ -6,7 +6,9 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -86,12 +88,14 @@ class GymTask:
     """A task from Gymnasium, made when it is opened.
 
     Attributes:
-        name: its id.
+        name: its id, or what to call it.
         settings: for `gymnasium.make`.
+        build: makes one copy, where it is not made from its id.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    build: Callable[[], Any] | None = None
 
     @property
     def summary(self) -> str:
@@ -111,8 +115,10 @@ class GymTask:
         self, n: int, seed: int = 0, device: str | torch.device = "cpu", compile: bool = False
     ) -> VectorEnv:
         """n copies that reset themselves; always in this process and on the CPU."""
-        from surpass.tasks.gym import from_gym
+        from surpass.tasks.gym import GymBatch, from_gym
 
+        if self.build is not None:
+            return GymBatch(self.name, self.build, n, seed)
         return from_gym(self.name, n, seed, **self.settings)
 
     def score(self, returns: Tensor) -> Tensor:
@@ -190,13 +196,36 @@ def task(name: str, **settings: Any) -> Any:
 
 
 def opened(place: Any) -> Any:
-    """A task from its name or id, or from a bare simulator; what is a task already stays as it
-    is."""
+    """A task from its name or id, from a bare simulator, from a function that makes a Gymnasium
+    environment, or from one that Gymnasium has made; what is a task already stays as it is.
+
+    Raises:
+        InputError: for an environment of which no further copies can be made.
+    """
     if isinstance(place, str):
         return task(place)
-    if isinstance(place, Simulator) and not hasattr(place, "make"):
+    if hasattr(place, "make"):
+        return place
+    if isinstance(place, Simulator):
         return ControlTask(type(place).__name__, "a simulator", place)
+    if hasattr(place, "observation_space") and not isinstance(place, type):
+        return _made(place)
+    if isinstance(place, type | FunctionType | MethodType | partial):
+        return GymTask(getattr(place, "__name__", "environment"), build=place)
     return place
+
+
+def _made(env: Any) -> GymTask:
+    """Further copies of an environment, by what Gymnasium noted when it made it."""
+    import gymnasium
+
+    kind, spec = type(env).__name__, getattr(env, "spec", None)
+    if spec is None or hasattr(env, "num_envs"):
+        raise InputError(
+            f"{kind} cannot be copied, and several are needed: give a function that makes a single "
+            f"one, such as task=lambda: {kind}()"
+        )
+    return GymTask(spec.id, build=lambda: gymnasium.make(spec))
 
 
 def _task(name: str, settings: dict[str, Any]) -> Task:

@@ -137,7 +137,8 @@ def train(
         recipe: a form, such as `surpass.iql()`, or a key, such as "iql"; then hyperparameters may
             stand among the roles, as in `train("iql", log, temperature=3.0)`.
         data: the log to learn from: `Transitions` for control.
-        task: an environment id, task or pure simulator, for what learns by acting.
+        task: an environment id, task, pure simulator, Gymnasium environment, or function that makes
+            one, for what learns by acting.
         steps: updates; environment steps where a recipe learns by acting only; for a form in
             stages, their sum (their own lengths where not given).
         seed: reproduces the run on one machine.

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from surpass.errors import InputError
+from surpass.tasks.catalog import opened
 from surpass.tasks.control import CartPole
 from surpass.tasks.protocol import VectorEnv
 
@@ -149,3 +150,20 @@ def test_ours_are_registered_and_pass_gymnasiums_own_check():
         if terminated.any():
             shown = info["final_obs"][terminated]
             torch.testing.assert_close(torch.as_tensor(shown), expected.obs[terminated])
+
+
+def test_an_environment_and_what_makes_one_are_tasks():
+    made = gymnasium.make("CartPole-v1", max_episode_steps=7)
+    for task in (opened(made), opened(lambda: gymnasium.make("CartPole-v1", max_episode_steps=7))):
+        env = task.make(2, seed=3)
+        assert isinstance(env, VectorEnv) and env.n == 2 and task.spaces.n_actions == 2
+        torch.testing.assert_close(env.reset(7), from_gym("CartPole-v1", 2).reset(7))
+        for _ in range(7):
+            after = env.step(torch.tensor([0, 1]))
+        assert after.truncated.all()
+    bare = made.unwrapped
+    bare.spec = None
+    with pytest.raises(InputError, match="task=lambda: CartPoleEnv"):
+        opened(bare)
+    with pytest.raises(InputError, match="makes a single one"):
+        opened(gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync"))
