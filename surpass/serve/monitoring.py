@@ -29,7 +29,7 @@ from surpass.data.records import Decisions
 from surpass.errors import InputError, nearest
 from surpass.forms import Monitor, Reading
 from surpass.methods.ope.promotion import gate
-from surpass.registry import build, systems
+from surpass.registry import build, recipe, systems
 
 __all__ = ["Entry", "Watched", "monitor", "watching"]
 
@@ -216,13 +216,23 @@ def _form(watch: str | Monitor, policy: Any, options: dict[str, Any]) -> tuple[s
             raise InputError(
                 f"the gate has no {odd[0]!r}{nearest(odd[0], has)}; it has {', '.join(has)}"
             )
-        return watch, gate(**options)
+        return watch, gate(**_typed(gate, options))
     known = ["gate", *(k for k, s in systems().items() if s.form == "Monitor")]
     if watch not in known:
         raise InputError(
             f"there is no monitor {watch!r}{nearest(watch, known)}; there are {', '.join(known)}"
         )
-    return watch, build(watch, **options)
+    return watch, build(watch, **_typed(recipe(watch), options))
+
+
+def _typed(make: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, none of them a word where a number stands by default."""
+    known = inspect.signature(make).parameters
+    for name, value in options.items():
+        default = known[name].default if name in known else None
+        if isinstance(value, str) and isinstance(default, int | float):
+            raise InputError(f"--set {name}={value}: a number is expected, as in {default!r}")
+    return options
 
 
 def _opened(policy: Any) -> Any:

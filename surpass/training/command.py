@@ -104,8 +104,9 @@ def run(
     if model is None and (more or reward is not None):
         odd = next(iter(more), "reward")
         raise InputError(f"--{odd} is for language models; name one with --model PATH")
-    if seeds < 1:
-        raise InputError(f"--seeds is {seeds}; give 1 or more")
+    for name, count in (("seeds", seeds), ("steps", steps)):
+        if count is not None and count < 1:
+            raise InputError(f"--{name} is {count}; give 1 or more")
     if model is not None and evaluate_every is not None:
         raise InputError("--evaluate-every is not for language models; leave it out")
     console = Console()

@@ -132,6 +132,7 @@ def test_bad_input_is_said_in_a_line():
         ("text-drift", {"run_lenght": 200}, "did you mean 'run_length'"),
         ("gate", {"policy": "candidate", "margins": 0.1}, "did you mean 'margin'"),
         ("text-drift", {"every": 0}, "--every is 0"),
+        ("text-drift", {"run_length": "abc"}, "run_length=abc: a number is expected"),
     ],
 )
 def test_misspelled_options_of_a_monitor_are_named(watch, options, said):

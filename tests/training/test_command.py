@@ -96,6 +96,9 @@ def test_a_language_model_from_the_command_line(tmp_path, capsys):
     run("sft", steps=3, settings=settings, out=out, **named)  # goes on
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert steps == [2, 3]
+    for odd in ({"steps": 0}, {"seeds": 0}):
+        with pytest.raises(InputError, match="is 0; give 1 or more"):
+            run("sac", task="pendulum", **odd)
     with pytest.raises(InputError, match="--lora is for language models; name one with --model"):
         run("ppo", task="cart-pole", steps=1, language={"lora": 2}, out=tmp_path / "no")
 
