@@ -98,10 +98,10 @@ def agreement(
     bar=at_least(5.0), seeds=10, minutes=7.0,
     setting="a Llama of 0.1 M weights whose arguments are random 7 times in 10; a new table of "
     "facts for every seed",
-    note="Ours came out 9.4 points above on average and ahead on 7 seeds of 10, yet one of the "
-    "outcomes' runs did not leave the start within 100 batches and three ended above ours, "
-    "which leaves ten seeds open; gains and outcomes standardized together did nearly as "
-    "well (4 less, -1 to 9).",
+    note="Ours came out 10.6 points above on average (-4 to 25) and ahead on 8 seeds of 10, yet "
+    "one of its runs and two of the outcomes' did not leave the start within 100 batches, "
+    "which leaves ten seeds open; gains and outcomes standardized together did nearly as well"
+    " (2 less, -6 to 10).",
 )  # fmt: skip
 def igpo_evidence(seed: int, zoo: Any) -> Result:
     """Also: joint standardization; reported: beliefs as log-probs, pay for truly useful turns, the

@@ -97,9 +97,9 @@ def success(trained: Any, act: Any, task: TextTask, seed: int) -> float:
     bar=at_least(5),
     seeds=5,
     minutes=6,
-    note="Ahead on four of five seeds, by 4.9 percent on average (-2.3 to 12.1) over filtered "
-    "clones and by 5.1 over AWR (-0.5 to 10.7); the same loop without its weights does as "
-    "well (1.2 more, -0.4 to 2.7).",
+    note="Ahead on four of five seeds, by 4.3 percent on average (-2.4 to 11.1) over filtered "
+    "clones and by 4.5 over AWR (-1.3 to 10.3); the same loop without its weights does better"
+    " (2.4 more, 0.4 to 4.5).",
 )
 def q_evolve_evidence(seed: int, zoo: Any) -> Result:
     """The ablations of the paper beside it."""

@@ -60,9 +60,9 @@ def trained(form: Any, zoo: Any, seed: int) -> tuple[float, float, float]:
     setting="countdown with three digits, several right answers to most prompts; batches of 128, "
     "rate 5e-4; three tenths of the tokens, those with the largest covariance, are held, beta 1; "
     "rates and shares chosen on three seeds apart.",
-    note="1.9 times the entropy (1.4 to 2.6), for on one of six seeds GRPO keeps as much; 16 "
-    "answers solve 3.8 points more (1.0 to 6.5), one answer 3 less (-9 to 3). With an "
-    "entropy bonus of 0.01 entropy ends at half of it, and one answer solves more.",
+    note="1.8 times the entropy (1.1 to 2.9), for on two of six seeds GRPO keeps about as much; 16"
+    " answers solve 2.6 points more (-1.7 to 6.9), one answer 5 less (-14 to 4). With an "
+    "entropy bonus of 0.01 entropy ends at 0.6 of it, and one answer solves more.",
 )  # fmt: skip
 def entropy_cov_evidence(seed: int, zoo: Any) -> Result:
     """Also: GRPO with an entropy bonus of 0.01; and Clip-Cov, which drops a twentieth of the

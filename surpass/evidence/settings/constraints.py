@@ -127,9 +127,9 @@ def played(policy: Any, episodes: int = 100) -> tuple[float, float]:
     "same seeds",
     metric="share of episodes without violation",
     bar=at_least(0.0), seeds=5, minutes=5,
-    note="It keeps out of the disc in 98 percent of the episodes, the penalized reward in 38; "
-    "but it earns less than that on the way (-51 against -35), since it stays far from the "
-    "goal where the other mostly goes through.",
+    note="It keeps out of the disc in 98 percent of the episodes, the penalized reward in 38; but "
+    "it earns less than that on the way (-51 against -34), since it stays far from the goal "
+    "where the other mostly goes through.",
 )  # fmt: skip
 def fisor_evidence(seed: int, zoo: Any) -> Result:
     """Also: the share of violations, against IQL without safety, and the return beside it."""

@@ -121,9 +121,10 @@ def gap_found(trained: Any, seed: int) -> float:
     "and 1",
     metric="mean return in the world",
     bar=at_least(0.0), seeds=5, minutes=4,
-    note="Both together earn more than either alone, but no more than when simulated rows count "
-    "as real ones: so briefly trained, the classifiers tell hardly better than chance (0.59) where "
-    "the simulator is wrong.",
+    note="Both together earn more than the simulator alone (by 169) and on four of five seeds more"
+    " than the log alone (by 41, -11 to 93), but no more than when simulated rows count as "
+    "real ones: so briefly trained, the classifiers tell hardly better than chance (0.59) "
+    "where the simulator is wrong.",
 )  # fmt: skip
 def h2o_evidence(seed: int, zoo: Any) -> Result:
     """Also: simulated rows taken as real ones, and how well the gap is found."""
