@@ -503,7 +503,7 @@ class Engine:
         held, stream = pack(self.stream.state_dict())
         tensors |= {f"stream.{k}": v for k, v in held.items()}
         tensors |= {f"sum.{k}": v for k, v in self._sums.items()}
-        told = dict(self._tally)
+        told = [[name, count] for name, count in self._tally.items()]  # in order
         return tensors, {"step": self.step, "counts": self.counts, "stream": stream, "tally": told}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
@@ -524,7 +524,7 @@ class Engine:
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"].cpu())
         self.step, self.counts = int(rest["step"]), list(rest["counts"])
-        self._tally = dict(rest.get("tally", {}))
+        self._tally = dict(rest.get("tally", ()))
         self._sums = {n: tensors[f"sum.{n}"].to(self.device).clone() for n in self._tally}
         held = {k[7:]: v for k, v in tensors.items() if k.startswith("stream.")}
         self.stream.load_state_dict(unpack(held, rest["stream"]))
