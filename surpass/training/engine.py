@@ -549,8 +549,9 @@ class Engine:
         known = {other._key(i): c for i, c in enumerate(other.counts)
                  if isinstance(other.steps[i], Train)}  # fmt: skip
         for i, step in enumerate(self.steps):
-            fresh = not isinstance(step, Train) or ("adam", self._key(i)) in unlike
-            if not fresh and not anew & set(step.nets):
+            if not isinstance(step, Train) or ("adam", self._key(i)) in unlike:
+                continue
+            if not anew & set(step.nets):
                 self.counts[i] = known.get(self._key(i), 0)
 
 
