@@ -22,7 +22,8 @@ __all__ = ["LatentLuck", "LatentOutcomes", "latent_luck", "latent_outcomes"]
 def _encoded(spaces: Spaces, action: Tensor) -> Tensor:
     if not spaces.discrete:
         return action
-    return torch.nn.functional.one_hot(action.long(), spaces.n_actions).float()
+    every = torch.arange(spaces.n_actions, device=action.device)
+    return (action.long()[:, None] == every).float()  # one_hot would ask for data when traced
 
 
 def _reads(spaces: Spaces) -> int:

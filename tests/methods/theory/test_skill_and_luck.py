@@ -16,7 +16,7 @@ def test_nets_find_the_way_from_a_log_of_random_actions():
     mdp = chain(5, slip=0.1, gamma=0.8)
     log = mdp.transitions(mdp.uniform(), 40, 50, torch.Generator().manual_seed(0))
     recipe = sp.off_policy_dae(8, k=4, beta=0.01, gamma=0.8, lr=1e-2, polyak=0.1, hidden=(32,))
-    trained = sp.train(recipe, log, steps=250, seed=0, compile=False)
+    trained = sp.train(recipe, log, steps=250, seed=0, compile=True)
     assert (trained.predict(torch.eye(5)) == 1).all()
     pi = trained.nets.pi.logits(torch.eye(5)).exp().double()
     v = trained.nets.v(torch.eye(5))[0].double()
