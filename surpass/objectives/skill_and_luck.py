@@ -137,7 +137,7 @@ class Split(NamedTuple):
 
 def split_by_regression(
     paths: Paths, pi: Float[Tensor, "S A"], gamma: float, chances: Any = None, *,
-    skilled: bool = True, sweeps: int = 200, ridge: float = 1e-6,
+    skilled: bool = True, sweeps: int = 200, ridge: float = 1e-6, doubt: float = 0.1,
 ) -> Split:  # fmt: skip
     """The least-squares fit of V, A and B to paths, from every step to the end; the value at the
     end is that of the sweep before.
@@ -147,7 +147,9 @@ def split_by_regression(
         gamma: discount, below 1.
         chances: p(s'|s, a) [S, A, S'], by which luck is centered; None leaves luck out (DAE).
         skilled: False leaves A out as well: the plain n-step return.
-        sweeps: at most so many, until values move by less than 1e-10. ridge: of the fit.
+        sweeps: at most so many, until values move by less than 1e-10. ridge: of V and A.
+        doubt: the ridge of luck, in rows that saw none: outcomes that were hardly or never seen
+            would fit noise.
 
     Raises:
         InputError: when gamma is not below 1.
@@ -175,7 +177,10 @@ def split_by_regression(
     X = torch.cat([blocks[0], *[_summed(x, gamma) for x in after]], -1).flatten(0, 1)
     paid = _summed(paths.reward.double()[..., None], gamma)[..., 0]
     left = torch.arange(a.shape[1], 0, -1, dtype=torch.float64)
-    solve = torch.linalg.cholesky(X.T @ X + ridge * torch.eye(X.shape[1], dtype=torch.float64))
+    pull = torch.full((X.shape[1],), ridge, dtype=torch.float64)
+    if chances is not None:
+        pull[-int(seen.sum()) :] = doubt
+    solve = torch.linalg.cholesky(X.T @ X + pull.diag())
     v, w = torch.zeros(S, dtype=torch.float64), torch.zeros(X.shape[1], dtype=torch.float64)
     for _ in range(sweeps):
         y = paid + gamma**left * v[paths.state[:, -1]][:, None]

@@ -11,7 +11,7 @@ from surpass.methods.theory.equilibria import bcel, bcel_pessimistic, bcel_plug_
 from surpass.objectives.equilibrium_gap import CountedGame
 from surpass.tasks.markov_games import MarkovGame, matrix_game, random_zero_sum
 
-GAMES, ROWS, NOISE, C = 10, 300, 0.3, 0.02
+GAMES, ROWS, NOISE, C = 10, 300, 0.3, 0.003
 SHARES = (0.6, 0.35, 0.05)
 """How often each player of the log chooses its habit, one deviation, and the other one."""
 
