@@ -11,11 +11,12 @@ from torch import Tensor
 import surpass as sp
 from surpass.evidence.declaration import Result, at_least, at_most, evidence
 from surpass.methods.theory.exit_time import exit_time_actor_critic, exit_time_pg
+from surpass.parts import linear
 from surpass.policies.stochastic import TanhMLP
 from surpass.tasks.exit_time import ExitControl, ShareRepurchase
 
 EXIT = ExitControl(dt=0.02, horizon=200)
-PATHS, UPDATES, DAYS_UPDATES = 500, 300, 300
+PATHS, UPDATES, DAYS_UPDATES = 500, 400, 300
 Feedback = Callable[[Tensor], Tensor]
 
 
@@ -79,13 +80,13 @@ def contract(env: ShareRepurchase, seed: int) -> tuple[float, float, float]:
     baseline="the best feedback in closed form, simulated on the same grid",
     metric="expected cost until a diffusion leaves (-1, 1)",
     bar=at_most(1.04, times=True), seeds=3, minutes=5.0,
-    setting="steps of 0.02 with the bridge's exits, 300 updates of 500 paths; a share repurchase "
-    "of 60 days at 1 percent a day, 300 updates of 512 contracts.",
+    setting="steps of 0.02 with the bridge's exits, 400 updates of 500 paths, the rate falling to "
+    "0; a share repurchase of 60 days at 1 percent a day, 300 updates of 512 contracts.",
 )  # fmt: skip
 def exit_time_evidence(seed: int, zoo: Any) -> Result:
     """Also: the gradient through the path, the learned push, and the contract."""
     setting: dict[str, Any] = {
-        "lr": 1e-2, "log_std": -1.2, "paths": PATHS, "horizon": EXIT.horizon, "hidden": (32,),
+        "lr": linear(2e-2, 0.0, steps=UPDATES), "log_std": -1.2, "paths": PATHS, "horizon": EXIT.horizon, "hidden": (32,),
     }  # fmt: skip
     plain = feedback(exit_time_pg(**setting), EXIT, UPDATES, seed)
     critic = feedback(exit_time_actor_critic(**setting), EXIT, UPDATES, seed)
