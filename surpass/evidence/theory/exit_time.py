@@ -86,7 +86,8 @@ def contract(env: ShareRepurchase, seed: int) -> tuple[float, float, float]:
 def exit_time_evidence(seed: int, zoo: Any) -> Result:
     """Also: the gradient through the path, the learned push, and the contract."""
     setting: dict[str, Any] = {
-        "lr": linear(2e-2, 0.0, steps=UPDATES), "log_std": -1.2, "paths": PATHS, "horizon": EXIT.horizon, "hidden": (32,),
+        "lr": linear(2e-2, 0.0, steps=UPDATES), "log_std": -1.2, "paths": PATHS,
+        "horizon": EXIT.horizon, "hidden": (32,),
     }  # fmt: skip
     plain = feedback(exit_time_pg(**setting), EXIT, UPDATES, seed)
     critic = feedback(exit_time_actor_critic(**setting), EXIT, UPDATES, seed)
