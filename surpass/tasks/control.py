@@ -87,7 +87,7 @@ class CartPole:
     """CartPole-v1: push left (0) or right (1) to keep the pole up.
 
     Observation (x, speed, angle, turn). Reward 1 per step; terminated when |x| > 2.4 or |angle| >
-    12 degrees, truncated after 500 steps.
+    12 degrees, truncated after 500 steps. `wind` is a force that always pushes, 0 in CartPole-v1.
     """
 
     gravity: float = 9.8
@@ -95,6 +95,7 @@ class CartPole:
     pole_mass: float = 0.1
     half_length: float = 0.5
     force: float = 10.0
+    wind: float = 0.0
     dt: float = 0.02
     horizon: int = 500
     dtype: torch.dtype = torch.float32
@@ -115,7 +116,7 @@ class CartPole:
         x, speed, angle, turn = state["x"].unbind(-1)
         total = self.cart_mass + self.pole_mass
         moment = self.pole_mass * self.half_length
-        force = (2.0 * action.to(x.dtype) - 1.0) * self.force
+        force = (2.0 * action.to(x.dtype) - 1.0) * self.force + self.wind
         cos, sin = angle.cos(), angle.sin()
         temp = (force + moment * turn.square() * sin) / total
         twist = (self.gravity * sin - cos * temp) / (
