@@ -16,11 +16,11 @@ __all__ = ["Counts", "LinearMDP", "LinearPlay", "fail_or_safe"]
 
 class Counts(NamedTuple):
     """What was seen at each step: `n` [H, S, A, S] transitions, `paid` [H, S, A] their rewards in
-    all, and the last policy [H, S, A] (None at first)."""
+    all, and the last plan (None at first)."""
 
     n: Float[np.ndarray, "H S A S"]
     paid: Float[np.ndarray, "H S A"]
-    last: Float[np.ndarray, "H S A"] | None
+    last: Any
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,14 +48,17 @@ def count(
 class TabularPlay:
     """Where plans are carried out, for `surpass.training.replan.replan`: policies [H, S, A], or
     records that have one as `pi`, or `behavior(rng)` where they explore by another. The first
-    `before` steps follow `reference`."""
+    `before` steps follow `reference`. A `log` is what was seen before the first episode."""
 
     mdp: TabularMDP
     reference: np.ndarray | None = None
     before: int = 0
+    log: Counts | None = None
 
     def __post_init__(self) -> None:
         self.seen = count(self.mdp, self.mdp.uniform().numpy(), 0, np.random.default_rng(0))
+        if self.log is not None:
+            self.seen = add(self.log, self.seen)
 
     def records(self) -> Counts:
         """What was seen so far."""
@@ -71,6 +74,7 @@ class TabularPlay:
         fresh = count(self.mdp, pi, 1, rng)
         self.seen.n[...] += fresh.n
         self.seen.paid[...] += fresh.paid
+        self.seen = self.seen._replace(last=plan)
         return float(fresh.paid.sum())
 
 

@@ -10,6 +10,7 @@ from surpass.tasks.tabular import TabularMDP
 
 __all__ = [
     "GRIDS", "chain", "combination_lock", "four_rooms", "grid_layout", "grid_world", "random_mdp",
+    "river_swim",
 ]  # fmt: skip
 
 GRIDS: dict[str, tuple[str, ...]] = {
@@ -137,6 +138,28 @@ def chain(
     d0 = torch.zeros(n_states, dtype=torch.float64)
     d0[0] = 1.0
     return TabularMDP(P, r, d0, gamma, horizon)
+
+
+def river_swim(n_states: int = 6, horizon: int = 20) -> TabularMDP:
+    """Left with the current, which is sure, or right against it, which moves on with 0.35 and back
+    with 0.05; 0.005 for going left at the left end, 1 for going right at the right end.
+
+    From "An analysis of model-based interval estimation for Markov decision processes" (2008).
+    """
+    S = n_states
+    at = torch.arange(S)
+    P = torch.zeros(S, 2, S, dtype=torch.float64)
+    P[at, 0, (at - 1).clamp_min(0)] = 1.0
+    for s in range(S):
+        stay, on = (0.6 if s else 0.4), (0.35 if s else 0.6)
+        P[s, 1, max(s - 1, 0)] += 0.05 if s else 0.0
+        P[s, 1, s] += stay
+        P[s, 1, min(s + 1, S - 1)] += on
+    P[-1, 1] = 0.0
+    P[-1, 1, -2:] = torch.tensor([0.4, 0.6], dtype=torch.float64)
+    r = torch.zeros(S, 2, dtype=torch.float64)
+    r[0, 0], r[-1, 1] = 0.005, 1.0
+    return TabularMDP(P, r, torch.eye(S, dtype=torch.float64)[0], 1.0, horizon)
 
 
 def combination_lock(
