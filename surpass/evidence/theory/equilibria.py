@@ -88,6 +88,10 @@ def hidden(seed: int) -> tuple[float, float]:
     bar=at_most(0.8, times=True), seeds=5, minutes=3.0,
     setting="payoffs in [0, 1] seen with noise of 0.3; habits of 60, 35 and 5 percent; also "
     "zero-sum games of four states.",
+    note="In random games the plug-in equilibrium is hard to beat: at 0.003, the least radius at "
+    "which intervals covered on trial seeds (there 0.001 did not, 0.01 was worse), the "
+    "careful one has 1.4 times its true gap (0.6 to 2.9), and twice in zero-sum games (1.5 to"
+    " 2.7). What it says of itself holds: estimates bound the true gap in 97 percent.",
 )  # fmt: skip
 def equilibria_evidence(seed: int, zoo: Any) -> Result:
     """Also: zero-sum Markov games, pessimism alone, how often estimates cover, and a bad action

@@ -93,6 +93,9 @@ def learned(seed: int, lucky: bool, steps: int = 3000) -> float:
     bar=at_most(0.5, times=True), seeds=5, minutes=2.0,
     setting="20 and 25 states, gamma 0.95, 5,000 paths of 8 steps; luck centered by the known "
     "chances, beside it by counted ones.",
+    note="V and A come 170 times nearer to the truth than without luck, and 14 to 25 times with "
+    "chances that were counted. Open is only what nets make of a log of random actions: 0.88 "
+    "of the optimum with luck, 0.90 without.",
 )  # fmt: skip
 def skill_and_luck_evidence(seed: int, zoo: Any) -> Result:
     """Also: the plain return; where nothing is random; on paths of the policy itself; nets that
