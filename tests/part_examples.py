@@ -255,8 +255,8 @@ def _as_sequences(t: Tensors) -> SequenceRows:
 def _as_side(t: Tensors, rows: slice = slice(None)) -> Side:
     steps = _as_steps(t, rows)
     apart = torch.where(steps.mask > 0, steps.logp - t["ref_logp"][rows], 0.0)
-    extras = {**steps.extras, "mismatched": t["mismatched"][rows],
-              "reference_rewards": t["references"][rows]}  # fmt: skip
+    columns = ("mismatched", "reference_rewards", "distance")
+    extras = {**steps.extras, **{n: t[n][rows] for n in columns}}
     return Side(
         delta=apart.sum(-1), length=decided(steps.mask).sum(-1), reward=t["score"][rows],
         group=steps.group, steps=steps.filled(extras=extras),
@@ -265,7 +265,7 @@ def _as_side(t: Tensors, rows: slice = slice(None)) -> Side:
 
 def _side() -> Tensors:
     return {**_steps(), "score": torch.randn(B), "mismatched": torch.randn(B),
-            "references": torch.randn(B, 8)}  # fmt: skip
+            "reference_rewards": torch.randn(B, 8), "distance": 2 * torch.rand(B)}  # fmt: skip
 
 
 def _query() -> Tensors:

@@ -34,7 +34,9 @@ NAMES = {
     "messages": ("messages", "conversation", "conversations"),
     "behavior_logp": ("behavior_logp", "logp", "logprob", "logprobs"),
     "reference_rewards": ("reference_rewards",),
+    "distance": ("distance",),
 }
+FURTHER = {"scored": ("behavior_logp", "reference_rewards"), "pairs": ("distance",)}
 KINDS = ("pairs", "scored", "demonstrations", "prompts")
 SIDES = {"pairs": ("chosen", "rejected"), "scored": ("completion",),
          "demonstrations": ("completion",), "prompts": ()}  # fmt: skip
@@ -52,8 +54,9 @@ class LanguageLog:
         score: label or score per row, [N], of a scored log.
         truth: per row, what a verifier is given besides the answer: a reference answer or the row.
         texts: the prompts as text, where there was text.
-        extras: further columns of a scored log: `behavior_logp` [N], the log-probability with which
-            the answer was drawn, and `reference_rewards` [N, m] of answers of the reference.
+        extras: further columns: of a scored log `behavior_logp` [N], the log-probability with which
+            the answer was drawn, and `reference_rewards` [N, m] of answers of the reference; of
+            pairs `distance` [N], in meaning, from the prompt to the chosen answer.
         counts: what was cut or left out when reading, by reason.
     """
 
@@ -244,7 +247,7 @@ def open_language(
     log = LanguageLog(
         kind, tuple(prompts), answers, masks,
         score=_scores(rows, where, name) if kind == "scored" else None,
-        extras=_extras(rows, where, name) if kind == "scored" else {},
+        extras=_extras(rows, where, name, FURTHER.get(kind, ())),
         truth=tuple(r.get(where["answer"]) if "answer" in where else r for r in rows),
         texts=tuple(_text(r.get(where["prompt"])) for r in rows) if "prompt" in where else None,
         about=About(name=name),
@@ -423,10 +426,13 @@ def _scores(rows: list[dict[str, Any]], where: dict[str, str], name: str) -> Ten
     return torch.tensor(out)
 
 
-def _extras(rows: list[dict[str, Any]], where: dict[str, str], name: str) -> dict[str, Tensor]:
-    """`behavior_logp` (a number, or one per token) and `reference_rewards` (a list) per row."""
+def _extras(
+    rows: list[dict[str, Any]], where: dict[str, str], name: str, roles: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """`behavior_logp` (a number, or one per token), `reference_rewards` (a list) and `distance` per
+    row."""
     out: dict[str, Tensor] = {}
-    for role in ("behavior_logp", "reference_rewards"):
+    for role in roles:
         if role not in where:
             continue
         values: list[Any] = []
@@ -436,11 +442,14 @@ def _extras(rows: list[dict[str, Any]], where: dict[str, str], name: str) -> dic
             if not items or not all(isinstance(v, int | float) and v == v for v in items):
                 raise InputError(f"{name}: row {number}: {where[role]} is {value!r}; numbers "
                                  "expected")  # fmt: skip
-            values.append(sum(items) if role == "behavior_logp" else items)
+            values.append(items if role == "reference_rewards" else sum(items))
             if role == "behavior_logp" and values[-1] > 1e-3:
                 raise InputError(f"{name}: row {number}: {where[role]} is {values[-1]:g}, but the "
                                  "log of a probability is at most 0")  # fmt: skip
-            if len(items) != len(values[0] if role != "behavior_logp" else items):
+            if role == "distance" and not (len(items) == 1 and 0 <= values[-1] <= 2):
+                raise InputError(f"{name}: row {number}: {where[role]} is {value!r}, but 1 less a "
+                                 "cosine is a number from 0 to 2")  # fmt: skip
+            if role == "reference_rewards" and len(items) != len(values[0]):
                 raise InputError(
                     f"{name}: row {number} has {len(items)} {where[role]}, row 1 has "
                     f"{len(values[0])}; give the same number in each"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from surpass.data.records import Sequences
@@ -108,7 +109,8 @@ def backward(
 
 
 def joined(a: Sequences, b: Sequences) -> Sequences:
-    """The rows of both; prompts are padded on the left and answers on the right to one width."""
+    """The rows of both; prompts are padded on the left and answers on the right to one width. Of
+    further columns those stay that both have and that hold a number a row."""
     width = max(x.prompt.shape[1] if x.prompt is not None else 0 for x in (a, b))
     length = max(a.action.shape[1], b.action.shape[1])
 
@@ -126,7 +128,17 @@ def joined(a: Sequences, b: Sequences) -> Sequences:
     for name in ("group", "source", "age"):
         values = [getattr(x, name) for x in (a, b)]
         named[name] = None if any(v is None for v in values) else torch.cat(values)
+    named["extras"] = _joined_extras(a, b, rows)
     return Sequences(**named, batch_size=[rows])  # pyright: ignore[reportCallIssue]
+
+
+def _joined_extras(a: Sequences, b: Sequences, rows: int) -> TensorDict | None:
+    if a.extras is None or b.extras is None:
+        return None
+    other: dict[str, Any] = dict(b.extras.items())
+    both = {k: torch.cat([v, other[k]]) for k, v in a.extras.items()
+            if isinstance(v, Tensor) and v.dim() == 1 and k in other}  # fmt: skip
+    return TensorDict(both, batch_size=[rows]) if both else None
 
 
 def _padded(value: Tensor, to: int, left: bool) -> Tensor:
