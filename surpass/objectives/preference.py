@@ -22,8 +22,8 @@ from surpass.objectives.views import Side, Sides, Steps
 from surpass.parts import part
 
 __all__ = [
-    "alignment", "bradley_terry", "chosen_nll", "hinge", "kto", "logistic", "odds_ratio",
-    "quantile_regression", "regression", "robust", "squared",
+    "alignment", "both_nll", "bradley_terry", "chosen_nll", "hinge", "kto", "logistic",
+    "odds_ratio", "quantile_regression", "regression", "robust", "squared",
 ]  # fmt: skip
 
 
@@ -84,6 +84,15 @@ def chosen_nll(s: Sides, /, mean: bool = True) -> Float[Tensor, "B"]:
     """The negative log-likelihood of the chosen sequence, its mean per decision or its sum."""
     loss = -kept(s.chosen.steps.logp, s.chosen.steps.mask).sum(-1)
     return loss / s.chosen.length.clamp_min(1) if mean else loss
+
+
+@part
+def both_nll(s: Sides, /, mean: bool = True) -> Float[Tensor, "B"]:
+    """`chosen_nll` of both answers, averaged: imitation of pairs, whichever was preferred.
+
+    From "Learning Dynamics of LLM Finetuning" (2025).
+    """
+    return 0.5 * (chosen_nll(mean)(s) + chosen_nll(mean)(s.swapped))
 
 
 @part(needs=("score",))
