@@ -31,12 +31,13 @@ from surpass.parts.part import (
     run,
     stop,
 )
-from surpass.parts.schedules import Number, Schedule, constant, cosine, linear, warmup
+from surpass.parts.schedules import Number, Schedule, constant, cosine, exponential, linear, warmup
 from surpass.parts.stored import from_json, to_json
 from surpass.parts.trees import leaves, needs_of, schedules, set_at
 
 __all__ = [
     "PARTS", "Evaluate", "Nets", "Node", "Number", "Part", "Schedule", "State", "Value", "as_part",
-    "by_source", "constant", "cosine", "describe", "from_json", "initial_state", "leaves", "linear",
-    "needs_of", "part", "run", "schedules", "set_at", "stop", "to_json", "warmup",
+    "by_source", "constant", "cosine", "describe", "exponential", "from_json", "initial_state",
+    "leaves", "linear", "needs_of", "part", "run", "schedules", "set_at", "stop", "to_json",
+    "warmup",
 ]  # fmt: skip

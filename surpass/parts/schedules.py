@@ -5,25 +5,28 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Number", "Schedule", "constant", "cosine", "linear", "warmup"]
+__all__ = ["Number", "Schedule", "constant", "cosine", "exponential", "linear", "warmup"]
 
 
 @dataclass(frozen=True)
 class Schedule:
     """A number that changes with the training step: `shape` names the curve from `start` to `end`
     over `steps`, which begins `after` so many and moves once in `every` so many (it is then where
-    it would be at the end of them)."""
+    it would be at the end of them). An "exponential" curve never gets there: `steps` bring it e
+    times nearer."""
 
     shape: str
     start: float
     end: float
-    steps: int
+    steps: float
     after: int = 0
     every: int = 1
 
     def at(self, step: int) -> float:
         """Its value at a training step (counted from 0)."""
         moved = math.ceil(max(step - self.after, 0) / self.every) * self.every
+        if self.shape == "exponential":
+            return self.end + (self.start - self.end) * math.exp(-moved / self.steps)
         progress = min(max(moved / max(self.steps, 1), 0.0), 1.0)
         if self.shape == "cosine":
             progress = 0.5 - 0.5 * math.cos(math.pi * progress)
@@ -44,6 +47,11 @@ def linear(start: float, end: float, *, steps: int, after: int = 0, every: int =
 def cosine(start: float, end: float, *, steps: int) -> Schedule:
     """Half a cosine wave from `start` to `end` over `steps` training steps, constant after."""
     return Schedule("cosine", start, end, steps)
+
+
+def exponential(start: float, end: float, *, steps: float) -> Schedule:
+    """end + (start - end) exp(-step / steps)."""
+    return Schedule("exponential", start, end, steps)
 
 
 def warmup(value: float, *, steps: int) -> Schedule:
