@@ -239,7 +239,7 @@ def value_guided(
 
     `at` "noisy" takes g = slope(x) instead; "through" the exact gradient with respect to x, through
     the velocity. Test-Time Gradient Guidance of Flow Policies in Reinforcement
-    Learning.
+    Learning (2026).
     """
     for i in range(steps):
         left, time = 1.0 - i / steps, _time(x, i / steps)

@@ -12,13 +12,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from surpass.errors import InputError
 from surpass.forms import Acted, Policy, Spaces
-from surpass.objectives.denoising import euler, euler_inverse, guided, velocity_loss
+from surpass.objectives.denoising import (
+    euler,
+    euler_inverse,
+    guided,
+    value_guided,
+    velocity_loss,
+)
 from surpass.parts import Nets, part
 from surpass.policies.denoisers import Denoiser
 from surpass.policies.diffusion import continuous_only
 
-__all__ = ["Flow", "GuidedFlow", "flow", "guided_by_label"]
+__all__ = ["ClimbingFlow", "Flow", "GuidedFlow", "flow", "guided_by_label", "guided_by_value"]
 
 
 class Flow(nn.Module):
@@ -103,3 +110,49 @@ def guided_by_label(
     """Classifier-free guidance: weight 0 is the behavior, 1 the policy that was cloned under the
     label, and what lies beyond improves on it."""
     return GuidedFlow(nets[pi], weight, label)
+
+
+_WHERE = ("clean", "noisy", "through")
+
+
+class ClimbingFlow:
+    """A flow policy that climbs a critic while it removes noise, as strongly as `weight` says when
+    it acts: `policy.given(weight=2.0)`. `at` says where the critic is asked (`value_guided`)."""
+
+    def __init__(
+        self, pi: Flow, q: Any, weight: float, at: str = "clean", clip: float | None = 1.0
+    ) -> None:
+        if at not in _WHERE:
+            raise InputError(
+                f"a critic is asked at {at!r}, which is nowhere; take one of {', '.join(_WHERE)}"
+            )
+        self.pi, self.q, self.weight, self.at, self.clip = pi, q, weight, at, clip
+
+    def act(self, obs: Tensor, memory: Any = None) -> Acted:
+        """One action for each observation."""
+        action = value_guided(
+            self.pi.net.at(obs), lambda a: self.q.action_gradients(obs, a).mean(0),
+            self.pi.noise(obs), self.pi.steps, self.weight, self.at, self.clip,
+        )  # fmt: skip
+        return Acted(action, None, memory)
+
+    def given(self, **condition: Any) -> Policy:
+        """The same flow and critic under another `weight`, or asked elsewhere."""
+        known = {"weight": self.weight, "at": self.at, "clip": self.clip}
+        return ClimbingFlow(self.pi, self.q, **{**known, **condition})
+
+
+@part
+def guided_by_value(
+    nets: Nets, roles: Any, /, weight: float = 1.0, at: str = "clean", pi: str = "pi", q: str = "q"
+) -> Policy:
+    """x <- x + (v(s, x) + weight g) / F, g the critics' mean slope in the action at "clean", where
+    one step from x would end; at "noisy", x itself; or "through" the velocity. Weight 0 is the
+    behavior.
+
+    Test-Time Gradient Guidance of Flow Policies in Reinforcement Learning (2026).
+
+    Raises:
+        InputError: when there is no such place.
+    """
+    return ClimbingFlow(nets[pi], nets[q], weight, at)

@@ -9,7 +9,7 @@ from surpass.errors import InputError
 from surpass.forms import Spaces
 from surpass.policies.acting import best_of
 from surpass.policies.diffusion import diffusion
-from surpass.policies.flow import Flow, GuidedFlow, flow
+from surpass.policies.flow import ClimbingFlow, Flow, GuidedFlow, flow
 from surpass.policies.recurrent_flow import recurrent_flow
 from surpass.policies.residual import correction
 from surpass.policies.selecting import (
@@ -47,6 +47,42 @@ def test_guidance_of_a_flow_policy_moves_beyond_its_label():
     assert middle == pytest.approx([0.0, sent, 2 * sent], abs=0.05)
     again = GuidedFlow(pi, 1.0, 1).given(weight=0.0)
     assert float(again.act(obs).action.median()) == pytest.approx(0.0, abs=0.05)
+
+
+class Bowls:
+    """Twins of mean value -(a - 0.8)^2 / 4, the one three times the other."""
+
+    def action_gradients(self, obs, action):
+        slope = 0.4 - 0.5 * action
+        return torch.stack([0.5 * slope, 1.5 * slope])
+
+
+@pytest.mark.parametrize(
+    "at, kept, moved",
+    [("clean", 0.625 * 0.5625, 0.5625 * 0.2 + 0.2), ("noisy", 0.25, 0.3), ("through", None, None)],
+)
+def test_a_flow_climbs_a_critic_from_where_it_is_asked(at, kept, moved):
+    """Two steps of v = -x / 2 to a from noise x, by hand: the clean actions are x / 2 at t = 0 and
+    3 x / 4 at t = 1/2, which are also the factors of the exact gradient."""
+    pi, obs = Flow(LinearVelocity(), 1, 2), torch.zeros(50, 3)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    x = pi.noise(obs)
+    if at == "through":
+        first = x + 0.5 * (-0.5 * x + 0.5 * (0.4 - 0.5 * 0.5 * x))
+        expected = first + 0.5 * (-0.5 * first + 0.75 * (0.4 - 0.5 * 0.75 * first))
+    else:
+        expected = kept * x + moved
+    torch.manual_seed(0)
+    policy = ClimbingFlow(pi, Bowls(), 0.0).given(weight=1.0, at=at)
+    torch.testing.assert_close(policy.act(obs).action, expected.clamp(-1.0, 1.0))
+    torch.manual_seed(0)
+    unmoved = policy.given(weight=0.0).act(obs).action
+    torch.testing.assert_close(unmoved, pi.decode(obs, x))
+
+
+def test_a_place_where_no_critic_can_be_asked_is_named():
+    with pytest.raises(InputError, match="'start', which is nowhere; take one of clean, noisy"):
+        ClimbingFlow(Flow(LinearVelocity(), 1, 2), Bowls(), 1.0, "start")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("make", [diffusion(6, 16), flow(6, 16)])

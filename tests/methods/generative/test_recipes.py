@@ -5,6 +5,7 @@ import torch
 from training_logs import bandit, random_log
 
 from surpass.data.records import Transitions
+from surpass.errors import InputError
 from surpass.forms import copy
 from surpass.parts import from_json, needs_of, set_at, to_json
 from surpass.registry import recipe
@@ -16,6 +17,7 @@ from surpass.training.streams import open_stream, spaces_of
 SMALL = {
     "idql": {"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16},
     "cfgrl": {"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16},
+    "qgf": {"steps": 4, "width": 8, "hidden": (8, 8), "batch": 16},
 }
 EDP = ("edp", "edp:crr", "edp:iql")
 SMALL |= {
@@ -83,6 +85,36 @@ def test_guidance_moves_actions_further_toward_what_was_better_than_expected():
         mean.append(float(trained.policy.given(weight=weight).act(obs).action.mean()))
     assert mean[:2] == pytest.approx([0.0, 0.5], abs=0.15)
     assert mean[2] > mean[1] + 0.1
+
+
+def guided_mean(m, s, push, steps):
+    """Where a flow of N(m, s^2) sends its mean when its velocity is pushed by a constant."""
+    x = 0.0
+    for t in (i / steps for i in range(steps)):
+        spread = (1 - t) ** 2 + (t * s) ** 2
+        clean = m + t * s**2 / spread * (x - t * m)
+        x += ((clean - x) / (1 - t) + push) / steps
+    return x
+
+
+def test_a_critic_of_slope_one_pushes_a_flow_by_its_weight():
+    """Actions N(-0.2, 0.2^2), reward a: Q has slope 1 wherever it is asked."""
+    log = bandit(4000)
+    drawn = -0.2 + 0.2 * torch.randn(4000, 1, generator=torch.Generator().manual_seed(1))
+    log.action = drawn.clamp(-1.0, 1.0)
+    log.reward = log.action[:, 0].clone()
+    form = recipe("qgf")(steps=8, lr=5e-3, width=16, hidden=(32,), batch=128)
+    trained = train(form, log, steps=400, seed=0, compile=False)
+    torch.manual_seed(0)
+    for weight in (0.0, 0.4, 0.8):
+        drawn = trained.policy.given(weight=weight).act(torch.ones(2000, 1)).action
+        expected = guided_mean(-0.2, 0.2, weight, 8)
+        assert float(drawn.mean()) == pytest.approx(expected, abs=0.06), weight
+
+
+def test_a_weight_that_leads_down_the_critic_is_refused():
+    with pytest.raises(InputError, match="leads down the critic; take 0"):
+        recipe("qgf")(weight=-1.0)
 
 
 def test_belief_in_the_teacher_is_the_share_of_training_and_at_most_half():
