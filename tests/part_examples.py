@@ -200,6 +200,7 @@ LOGPS = ("logp", "anchor_logp", "behavior_logp", "ref_logp")
 
 
 GAUSSIAN = ("center", "standard", "anchor_center", "anchor_standard", "ref_center", "spread")
+LAWS = ("law", "anchor_law")
 TABLES = ("log_scores", "anchor_log_scores", "ref_log_scores", "probabilities",
           "anchor_probabilities", "resampled_weights", "anchor_resampled_weights")  # fmt: skip
 
@@ -212,6 +213,7 @@ def _steps() -> Tensors:
     found |= {"token_rollout": -torch.rand(B, T)}
     found |= {"accuracy": torch.rand(B, T), "age": 1.0 * torch.randint(0, 3, (B, T))}
     found |= {n: torch.randn(B, T, 2) for n in GAUSSIAN} | {"stride": torch.rand(B, T) + 0.1}
+    found |= {n: torch.randn(B, T, A).log_softmax(-1) for n in LAWS}
     tables = {n: torch.randn(B, T, A) for n in TABLES}
     found |= {n: v - v[..., :1] if n.endswith("scores") else v for n, v in tables.items()}
     found["log_ratio"] = torch.where(MASK > 0, found["logp"] - found["anchor_logp"], 0.0)
@@ -222,7 +224,7 @@ def _as_steps(t: Tensors, rows: slice = slice(None)) -> Steps:
     turn = torch.where(MASK > 0, torch.arange(T) // 2, -1)
     columns = ("collision", "lean", "log_partition", "entropy", "ref_logp", "mean_logp",
                "anchor_mean_logp", "accuracy", "age", "stride", "token_rollout", *GAUSSIAN,
-               *TABLES)  # fmt: skip
+               *LAWS, *TABLES)  # fmt: skip
     extras = {n: t[n][rows] for n in columns}
     named = {n: t[n][rows] for n in (*LOGPS, "log_ratio", "advantage", "loss", "entropy")}
     return Steps(

@@ -14,12 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surpass.errors import InputError
+from surpass.objectives.ratio import kept
 from surpass.objectives.views import Steps
 from surpass.parts import part
 
 __all__ = [
-    "MOMENTS", "Draws", "Readout", "collision", "collision_of", "draws_of", "entropy",
-    "entropy_bonus", "entropy_of", "k1", "k2", "k3", "k3_to", "log_partition", "mean_logp",
+    "MOMENTS", "Draws", "Readout", "anchor_kl", "collision", "collision_of", "draws_of", "entropy",
+    "entropy_bonus", "entropy_of", "k1", "k2", "k3", "k3_to", "law", "log_partition", "mean_logp",
     "moments_of", "read_out",
 ]  # fmt: skip
 
@@ -36,6 +38,7 @@ class Readout:
         total: sum_v z_v.
         size: how many actions there are.
         hits, drawn: of actions drawn by `Draws`, the share that are the one taken, and the mean z.
+        logits: z itself, [..., A], where logits are held whole and a statistic asks for them.
     """
 
     chosen: Tensor
@@ -46,6 +49,7 @@ class Readout:
     total: Any = None
     hits: Any = None
     drawn: Any = None
+    logits: Any = None
 
     @property
     def logp(self) -> Tensor:
@@ -53,7 +57,7 @@ class Readout:
         return self.chosen - self.lse
 
 
-MOMENTS = ("mean", "lse2", "total")
+MOMENTS, WHOLE = ("mean", "lse2", "total"), "logits"
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ def read_out(
         mean=(p * finite).sum(-1) if "mean" in moments else None,
         lse2=(2 * logits).logsumexp(-1) if "lse2" in moments else None,
         total=logits.sum(-1) if "total" in moments else None,
+        logits=logits if WHOLE in moments else None,
         **({} if draws is None else dict(zip(("hits", "drawn"), draws.read(logits, action),
                                              strict=True))),
     )  # fmt: skip
@@ -123,7 +128,26 @@ def log_partition(r: Readout) -> Tensor:
     return r.lse
 
 
-_WANTS: dict[Any, str] = {entropy: "mean", collision: "lse2", mean_logp: "total", log_partition: ""}
+def law(seen: Any) -> Tensor:
+    """All of a decision's distribution: the log-probabilities of a softmax, [..., A], or the means
+    and log-deviations of a Gaussian (`gaussian_decisions.Drawn`), [..., k, 2].
+
+    Raises:
+        InputError: where logits are never held whole, as over a vocabulary.
+    """
+    if hasattr(seen, "middle"):
+        return torch.stack([seen.middle, seen.deviation.expand_as(seen.middle).log()], -1)
+    if seen.logits is None:
+        raise InputError(
+            "an exact divergence needs all probabilities of a decision, and those of a vocabulary "
+            "are never held whole: take k2 or k3, which see the action taken"
+        )
+    return seen.logits - seen.lse[..., None]
+
+
+_WANTS: dict[Any, str] = {
+    entropy: "mean", collision: "lse2", mean_logp: "total", log_partition: "", law: WHOLE,
+}  # fmt: skip
 
 
 def moments_of(needs: tuple[Any, ...]) -> tuple[str, ...]:
@@ -136,7 +160,7 @@ def moments_of(needs: tuple[Any, ...]) -> tuple[str, ...]:
         elif callable(need):
             known = _WANTS.get(need)
             wanted |= {known} if known is not None else set(MOMENTS)
-    return tuple(m for m in MOMENTS if m in wanted)
+    return tuple(m for m in (*MOMENTS, WHOLE) if m in wanted)
 
 
 def draws_of(needs: tuple[Any, ...]) -> Draws | None:
@@ -165,6 +189,26 @@ def k3(s: Steps, /) -> Float[Tensor, "B T"]:
     """exp(d) - 1 - d with d = log pi_ref - log pi: unbiased, never negative; GRPO's penalty."""
     d = torch.where(s.mask > 0, _ref(s) - s.logp, torch.zeros_like(s.logp))
     return d.exp() - 1 - d
+
+
+@part(needs=(law, "anchor_law"))
+def anchor_kl(s: Steps, /, step: float = 1.0) -> Float[Tensor, "B T"]:
+    """KL(pi || pi_anchor) / step, exact, of the whole distribution of every decision: the proximity
+    term of mirror descent with that step size.
+
+    "Mirror Descent Policy Optimization" (2020). TRPO and PPO measure KL(pi_anchor || pi).
+    """
+    new, old = s.extras["law"], s.extras["anchor_law"]
+    return kept(_divergence(new, old), s.mask) / step
+
+
+def _divergence(new: Tensor, old: Tensor) -> Tensor:
+    """KL of two laws, [B, T], of either kind."""
+    if new.dim() == 3:
+        return (new.exp() * (new - old)).sum(-1)
+    (mean, log_std), (center, log_spread) = new.unbind(-1), old.unbind(-1)
+    scaled = ((2 * log_std).exp() + (mean - center).square()) * (-2 * log_spread).exp()
+    return (log_spread - log_std + 0.5 * scaled - 0.5).sum(-1)
 
 
 @part

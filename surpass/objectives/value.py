@@ -13,7 +13,7 @@ from surpass.parts import Nets, part
 
 __all__ = [
     "ascend", "clone", "entropic", "expectile", "maximize", "monte_carlo", "near",
-    "quantile_expectile", "scaled_by_coin", "temperature",
+    "quantile_expectile", "scaled_by_coin", "soft_value", "temperature",
 ]  # fmt: skip
 
 
@@ -154,3 +154,18 @@ def temperature(
     _, logp = nets[pi].sample(rows.obs)
     goal = -float(rows.action.shape[-1]) if target is None else target
     return -nets[alpha].log_value * (logp.detach() + goal)
+
+
+@part
+def soft_value(
+    nets: Nets, rows: Rows, /, lam: float = 0.2, q: str = "q", v: str = "v", pi: str = "pi"
+) -> Float[Tensor, "B"]:
+    """(V(s) - (min_i Q_i(s, a) - lam log pi(a|s)))^2, a ~ pi: the value of a state to a policy that
+    is paid lam for its entropy.
+
+    Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic
+    Actor (2018), the version with a net of its own for V.
+    """
+    action, logp = nets[pi].sample(rows.obs)
+    target = (nets[q](rows.obs, action).amin(0) - lam * logp).detach()
+    return (nets[v](rows.obs) - target).square().sum(0)
