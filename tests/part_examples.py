@@ -127,7 +127,7 @@ NETS: dict[str, Any] = {
     "base": flow((8,)), "latent": critic(1, (8,)), "model": dynamics(3, (8,)),
     "transitions": transition_reward((8,)), "behavior": agent_gaussian(1, (8,)),
     "domains": domains((8,)), "density": action_vae((8,)),
-    "inverse": inverse_dynamics((8,)),
+    "inverse": inverse_dynamics((8,)), "returns": critic(1, (8,), head="gaussian"),
 }  # fmt: skip
 
 
@@ -156,6 +156,8 @@ CHOOSING = ("objectives.greedy.best_action",)  # parts for discrete actions only
 def _with_nets(part: Any) -> tuple[Tensors, Callable[[Tensors], Any]]:
     spaces = DISCRETE if part.definition.home in CHOOSING else SPACES
     other = {"reward": "transitions"} if "adversarial" in part.definition.home else {}
+    if "gaussian_returns" in part.definition.home:
+        other = {"q": "returns", "q_target": "returns"}
     nets = {n: _net(other.get(n, n))(spaces) for n in sorted(_net_names(part)) if _net(n)}
     tensors = {f"net.{n}.{k}": p.detach() for n, net in nets.items()
                for k, p in [*net.named_parameters(), *net.named_buffers()]}  # fmt: skip

@@ -1,8 +1,8 @@
 """Critics: ensembles of action values and of state values, and the dual variables beside them.
 
 `q(obs, action)` is [n, B]; for m actions of each state, given as [m, B, k], it is [n, m, B]. The
-head decides what is learned of the return: its mean (scalar), its quantiles, or a histogram over
-fixed bins whose mean is the value (HL-Gauss).
+head decides what is learned of the return: its mean (scalar), its mean and spread (gaussian), its
+quantiles, or a histogram over fixed bins whose mean is the value (HL-Gauss).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
+from surpass.errors import InputError
 from surpass.forms import Spaces
 from surpass.parts import part
 from surpass.policies.networks import StackedMLP, remembered
@@ -30,7 +32,7 @@ class _Headed(nn.Module):
 
     def _prepare(self, head: str, bins: int, support: tuple[float, float]) -> None:
         self.head = head
-        self.width = 1 if head == "scalar" else bins
+        self.width = {"scalar": 1, "gaussian": 2}.get(head, bins)
         self.support = support
         if head == "hl-gauss":
             self.register_buffer("edges", torch.linspace(*support, bins + 1))
@@ -39,12 +41,22 @@ class _Headed(nn.Module):
 
     def mean_of(self, out: Float[Tensor, "... w"]) -> Float[Tensor, "..."]:
         """The value that the head's outputs stand for."""
-        if self.head == "scalar":
+        if self.head in ("scalar", "gaussian"):
             return out[..., 0]
         if self.head == "quantile":
             return out.mean(-1)
         centers = 0.5 * (self.edges[1:] + self.edges[:-1])
         return torch.softmax(out, -1) @ centers
+
+    def spread_of(self, out: Float[Tensor, "... 2"]) -> Float[Tensor, "..."]:
+        """The standard deviation of the return that a Gaussian head's outputs stand for.
+
+        Raises:
+            InputError: when the head is another.
+        """
+        if self.head != "gaussian":
+            raise InputError(f"a {self.head} head has no spread: critic(head='gaussian')")
+        return softplus(out[..., 1])
 
     def loss_of(
         self, out: Float[Tensor, "n B w"], y: Tensor, huber: float | None
@@ -53,6 +65,9 @@ class _Headed(nn.Module):
         if self.head == "scalar":
             error = out[..., 0] - y
             return error.square() if huber is None else _huber(error, huber) / huber
+        if self.head == "gaussian":  # -log N(y; mean, spread^2), without its constant
+            spread = self.spread_of(out)
+            return 0.5 * ((out[..., 0] - y) / spread).square() + spread.log()
         if self.head == "quantile":
             return _quantile_loss(out, y, self.levels, 1.0 if huber is None else huber)
         return -(self._histogram(y) * torch.log_softmax(out, -1)).sum(-1)
@@ -137,6 +152,13 @@ class Critic(_Headed):
     ) -> Float[Tensor, "n ... B"]:
         return self.mean_of(self.outputs(obs, action, first))
 
+    def distribution(
+        self, obs: Float[Tensor, "B d"], action: Tensor
+    ) -> tuple[Float[Tensor, "n ... B"], Float[Tensor, "n ... B"]]:
+        """Mean and standard deviation of the return, of a Gaussian head."""
+        out = self.outputs(obs, action)
+        return self.mean_of(out), self.spread_of(out)
+
     def all(self, obs: Float[Tensor, "B d"]) -> Float[Tensor, "n B A"]:
         """The values of all discrete actions."""
         return self.mean_of(self._every(obs))
@@ -218,7 +240,7 @@ def critic(
     bins: int = 101,
     support: tuple[float, float] = (-100.0, 100.0),
 ) -> nn.Module:
-    """An ensemble of n action values; `head` is "scalar", "quantile" or "hl-gauss"."""
+    """An ensemble of n action values; `head` is "scalar", "gaussian", "quantile" or "hl-gauss"."""
     return Critic(spaces, n, tuple(hidden), norm, head, bins, support)
 
 

@@ -13,7 +13,7 @@ SPACES = Spaces(4, 2, 0, (-1.0, -1.0), (1.0, 1.0))
 OBS, ACTION = torch.randn(5, 4), torch.rand(5, 2) * 2 - 1
 
 
-@pytest.mark.parametrize("head", ["scalar", "quantile", "hl-gauss"])
+@pytest.mark.parametrize("head", ["scalar", "gaussian", "quantile", "hl-gauss"])
 def test_many_actions_of_a_state_are_valued_as_each_alone(head):
     q = critic(3, head=head, bins=11)(SPACES)
     many = torch.rand(7, 5, 2) * 2 - 1
