@@ -22,8 +22,8 @@ from surpass.parts import Nets, Part, part
 
 __all__ = [
     "apart", "behavior_penalized", "clipped_double", "conservative", "expected", "logged_return",
-    "max_backup",
-    "sarsa", "soft", "state_value", "subset_min", "target_of", "td", "td_error",
+    "lowest_of_both", "max_backup",
+    "sarsa", "soft", "state_td", "state_value", "subset_min", "target_of", "td", "td_error",
 ]  # fmt: skip
 
 Backup = Part[[Nets, Rows], Tensor]
@@ -65,6 +65,15 @@ def td(
 
 
 @part
+def state_td(
+    nets: Nets, rows: Rows, /, backup: Any, gamma: float = 0.99, v: str = "v"
+) -> Float[Tensor, "B"]:
+    """The temporal-difference loss of state values: how far V(s) is from y, whatever action was
+    logged, summed over the ensemble."""
+    return nets[v].fit(rows.obs, target_of(nets, rows, backup, gamma)).sum(0)
+
+
+@part
 def td_error(
     nets: Nets, rows: Rows, /, backup: Any, gamma: float = 0.99, q: str = "q"
 ) -> Float[Tensor, "B"]:
@@ -87,6 +96,20 @@ def clipped_double(
     Addressing Function Approximation Error in Actor-Critic Methods (TD3, 2018).
     """
     return nets[q](rows.next_obs, _smoothed(nets, rows, noise, clip, pi)).amin(0)
+
+
+@part
+def lowest_of_both(
+    nets: Nets, rows: Rows, /, noise: float = 0.2, clip: float = 0.5, q: str = "q",
+    target: str = "q_target", pi: str = "pi_target",
+) -> Float[Tensor, "B"]:  # fmt: skip
+    """The backup of `clipped_double`, lowest over the critics as they are and over their targets.
+
+    Adaptive Advantage-Guided Policy Regularization for Offline Reinforcement Learning (A2PR, 2024).
+    """
+    action = _smoothed(nets, rows, noise, clip, pi)
+    now, late = nets[q](rows.next_obs, action), nets[target](rows.next_obs, action)
+    return torch.minimum(now.amin(0), late.amin(0))
 
 
 def _smoothed(nets: Nets, rows: Rows, noise: float, clip: float, pi: str) -> Tensor:

@@ -51,6 +51,14 @@ class ActionVAE(nn.Module):
         noise = torch.randn(samples, *mean.shape, device=mean.device)
         return mean, log_std, mean + log_std.exp() * noise
 
+    def reconstructed(
+        self, obs: Float[Tensor, "B d"], action: Float[Tensor, "B k"], samples: int = 1
+    ) -> tuple[Float[Tensor, "m B k"], Float[Tensor, "B"]]:
+        """decode(s, z), z ~ q(z|s, a), and KL(q || N(0, I)) / dim(z)."""
+        mean, log_std, z = self._encoded(obs, action, samples)
+        apart = 0.5 * (mean.square() + (2.0 * log_std).exp() - 2.0 * log_std - 1.0).mean(-1)
+        return self.decode(obs, z), apart
+
     def imitation(
         self, obs: Float[Tensor, "B d"], action: Float[Tensor, "B k"], samples: int = 1
     ) -> Float[Tensor, "B"]:
@@ -59,10 +67,8 @@ class ActionVAE(nn.Module):
         Where codes have twice as many dimensions as actions it is, times 2 k / beta and up to a
         constant, an upper bound of -log p(a|s).
         """
-        mean, log_std, z = self._encoded(obs, action, samples)
-        error = (self.decode(obs, z) - action).square().mean(-1).mean(0)
-        apart = 0.5 * (mean.square() + (2.0 * log_std).exp() - 2.0 * log_std - 1.0).mean(-1)
-        return error + self.beta * apart
+        decoded, apart = self.reconstructed(obs, action, samples)
+        return (decoded - action).square().mean(-1).mean(0) + self.beta * apart
 
     def log_density(
         self, obs: Float[Tensor, "B d"], action: Float[Tensor, "B k"], samples: int = 10
