@@ -86,7 +86,8 @@ class _Texts:
         self.words_of = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
         self.letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
         whole = self._stacked(texts, fit=True)
-        self.usual = np.asarray(self.words_of.transform(texts).mean(0))[0]
+        words: Any = self.words_of.transform(texts)
+        self.usual = np.asarray(words.mean(0))[0]
         dims = min(dims, min(whole.shape) - 1)
         self.reduce = TruncatedSVD(dims, random_state=0).fit(whole)
 
