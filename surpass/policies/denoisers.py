@@ -16,7 +16,7 @@ from torch.nn.functional import mish
 
 from surpass.objectives.denoising import Predict
 
-__all__ = ["Denoiser", "time_features"]
+__all__ = ["Denoiser", "EnergyDenoiser", "time_features"]
 
 
 def time_features(time: Float[Tensor, "..."], width: int) -> Float[Tensor, "... w"]:
@@ -66,3 +66,39 @@ class Denoiser(nn.Module):
     def at(self, obs: Float[Tensor, "B d"], label: int | Int[Tensor, "B"] = 0) -> Predict:
         """The model of x and time alone."""
         return lambda x, time: self(x, time, obs, label)
+
+
+class EnergyDenoiser(Denoiser):
+    """A denoiser that is a slope: eps(x, t) = -sigma_t grad_x f(x, t), f one number, which where
+    eps is the best guess is log p(x) of what is noised to t, up to a constant of t and the
+    observation.
+
+    Args:
+        abar: of the K levels of noise; time is k / K, k = 1..K. The others are `Denoiser`'s.
+
+    Aligning Diffusion Behaviors with Q-functions for Efficient Continuous Control (2024).
+    """
+
+    sigma: Tensor
+
+    def __init__(
+        self, size: int, obs_dim: int, abar: Float[Tensor, "K"], hidden: int = 256,
+        blocks: int = 3, labels: int = 0, expansion: int = 4,
+    ) -> None:  # fmt: skip
+        super().__init__(size, obs_dim, hidden, blocks, labels, expansion)
+        self.register_buffer("sigma", (1.0 - abar).sqrt())
+
+    def energy(
+        self, x: Float[Tensor, "... k"], time: Float[Tensor, "..."], obs: Float[Tensor, "B d"],
+        label: int | Int[Tensor, "B"] = 0,
+    ) -> Float[Tensor, "..."]:  # fmt: skip
+        """f: the sum of the net's outputs."""
+        return super().forward(x, time, obs, label).sum(-1)
+
+    def forward(
+        self, x: Float[Tensor, "... k"], time: Float[Tensor, "..."], obs: Float[Tensor, "B d"],
+        label: int | Int[Tensor, "B"] = 0,
+    ) -> Float[Tensor, "... k"]:  # fmt: skip
+        slope = torch.func.grad(lambda y: self.energy(y, time, obs, label).sum())(x)
+        level = (time * self.sigma.shape[0]).round().long() - 1
+        return -self.sigma[level][..., None] * slope

@@ -13,6 +13,7 @@ from surpass.forms import Spaces
 from surpass.objectives.denoising import (
     ancestral,
     cosine_noise,
+    diffused,
     even_levels,
     implicit,
     linear_noise,
@@ -22,9 +23,9 @@ from surpass.objectives.denoising import (
     variance_preserving,
 )
 from surpass.parts import part
-from surpass.policies.denoisers import Denoiser
+from surpass.policies.denoisers import Denoiser, EnergyDenoiser
 
-__all__ = ["Diffusion", "continuous_only", "diffusion"]
+__all__ = ["Diffusion", "EnergyDiffusion", "continuous_only", "diffusion", "energy_diffusion"]
 
 _SCHEDULES = {
     "vp": variance_preserving, "vp-20": partial(variance_preserving, high=20.0),
@@ -120,8 +121,50 @@ def diffusion(
         InputError: when actions are discrete, or there is no such schedule.
     """
     continuous_only(spaces, "a diffusion policy")
-    if schedule not in _SCHEDULES:
-        raise InputError(f"no noise schedule {schedule!r}; there are {', '.join(_SCHEDULES)}")
+    _known(schedule)
     size = spaces.action_dim * chunk
     net = Denoiser(size, spaces.obs_dim, hidden, blocks, labels, expansion)
     return Diffusion(net, size, steps, schedule, temperature, fast)
+
+
+def _known(schedule: str) -> None:
+    if schedule not in _SCHEDULES:
+        raise InputError(f"no noise schedule {schedule!r}; there are {', '.join(_SCHEDULES)}")
+
+
+class EnergyDiffusion(Diffusion):
+    """A diffusion policy whose log-density under noise is known up to a constant: that of an
+    `EnergyDenoiser`."""
+
+    net: EnergyDenoiser
+
+    def disturbed(
+        self, action: Float[Tensor, "... B k"]
+    ) -> tuple[Float[Tensor, "... B k"], Int[Tensor, "B"]]:
+        """Actions under noise, each under its own, at one random level for all that a row has."""
+        level = torch.randint(self.abar.shape[0], action.shape[-2:-1], device=action.device)
+        return diffused(action, self.abar[level], torch.randn_like(action)), level
+
+    def energy(
+        self, obs: Float[Tensor, "B d"], noisy: Float[Tensor, "... B k"], level: Int[Tensor, "B"]
+    ) -> Float[Tensor, "... B"]:
+        """log p(noisy | s) at a level, but for what depends on s and the level alone."""
+        time = ((level + 1) / self.abar.shape[0]).expand(noisy.shape[:-1])
+        return self.net.energy(noisy, time, obs)
+
+
+@part
+def energy_diffusion(
+    spaces: Spaces, /, steps: int = 1000, hidden: int = 256, blocks: int = 3,
+    schedule: str = "vp-20", temperature: float = 1.0, expansion: int = 4, fast: int = 15,
+) -> nn.Module:  # fmt: skip
+    """A diffusion policy that guesses noise by the slope of one number; otherwise `diffusion`.
+
+    Raises:
+        InputError: when actions are discrete, or there is no such schedule.
+    """
+    continuous_only(spaces, "a diffusion policy")
+    _known(schedule)
+    size, abar = spaces.action_dim, _SCHEDULES[schedule](steps)
+    net = EnergyDenoiser(size, spaces.obs_dim, abar, hidden, blocks, expansion=expansion)
+    return EnergyDiffusion(net, size, steps, schedule, temperature, fast)

@@ -1,10 +1,12 @@
-"""Logs made by a diffusion model of trajectories, as the policy of the moment would act."""
+"""Logs made by generative models: of trajectories, as the policy of the moment would act; of
+candidates for every state."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from surpass.data.records import Transitions
@@ -13,7 +15,7 @@ from surpass.objectives.trajectory_model import Layout, guided_segments
 from surpass.parts import Nets, part
 from surpass.training.streams import spaces_of, unit_actions
 
-__all__ = ["policy_guided"]
+__all__ = ["policy_guided", "supported"]
 
 
 def _logp(policy: Any) -> Any:
@@ -75,3 +77,24 @@ def _as_log(columns: dict[str, Tensor], spaces: Any) -> Transitions:
     }  # fmt: skip
     kept = {name: value[alive] for name, value in rows.items()}
     return Transitions(**kept, batch_size=[int(alive.sum())])  # type: ignore[call-arg]
+
+
+@part
+def supported(
+    nets: Nets, log: Transitions, /, count: int = 16, pi: str = "pi", size: int = 1024
+) -> Transitions:
+    """The log with `count` actions of the policy for each row's state, in [-1, 1], side by side as
+    `extras["support"]` [N, count k]; drawn `size` rows at a time.
+
+    The policy sees observations in the log's units: its learner must not standardize them.
+    """
+    net = nets[pi]
+    place = next((p.device for p in net.parameters()), log.reward.device)
+    obs = log.obs.reshape(len(log), -1).float().to(place)
+    with torch.no_grad():
+        drawn = [net.sample(some, count)[0].movedim(0, 1).flatten(1) for some in obs.split(size)]
+    column = {"support": torch.cat(drawn).to(log.reward.device)}
+    known = dict(log.extras.items()) if log.extras is not None else {}
+    out = log.clone(recurse=False)  # type: ignore[call-arg]
+    out.extras = TensorDict({**known, **column}, batch_size=[len(log)])
+    return out.described(log.about)

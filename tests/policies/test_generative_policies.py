@@ -8,7 +8,7 @@ import torch
 from surpass.errors import InputError
 from surpass.forms import Spaces
 from surpass.policies.acting import best_of
-from surpass.policies.diffusion import diffusion
+from surpass.policies.diffusion import diffusion, energy_diffusion
 from surpass.policies.flow import ClimbingFlow, Flow, GuidedFlow, flow
 from surpass.policies.recurrent_flow import recurrent_flow
 from surpass.policies.residual import correction
@@ -136,6 +136,32 @@ def test_noise_is_judged_at_levels_of_the_asked_shares():
                                rtol=1e-4, atol=1e-5)  # fmt: skip
 
 
+def test_the_slope_of_the_energy_is_the_guess_of_the_noise():
+    """eps = -sigma_t df / da_t, by finite differences; the density that `decode` follows."""
+    torch.manual_seed(0)
+    pi = energy_diffusion(100, 16, 2)(SPACES).double()
+    obs, x = torch.randn(6, 3).double(), torch.randn(6, 2).double()
+    level = torch.tensor([0, 5, 20, 50, 80, 99])
+    guess = pi.net(x, (level + 1) / 100, obs)
+    for k, step in enumerate(1e-5 * torch.eye(2).double()):
+        slope = (pi.energy(obs, x + step, level) - pi.energy(obs, x - step, level)) / 2e-5
+        torch.testing.assert_close(guess[:, k], -(1 - pi.abar[level]).sqrt() * slope,
+                                   rtol=1e-4, atol=1e-7)  # fmt: skip
+    several = pi.energy(obs, x.expand(4, 6, 2), level)
+    torch.testing.assert_close(several, pi.energy(obs, x, level).expand(4, 6))
+
+
+def test_candidates_of_a_row_share_the_level_and_not_the_noise():
+    torch.manual_seed(0)
+    pi, action = energy_diffusion(1000, 8, 1)(SPACES), torch.full((50, 300, 2), 0.5)
+    noisy, level = pi.disturbed(action)
+    abar = pi.abar[level]
+    assert level.shape == (300,) and len(level.unique()) > 200
+    eps = (noisy - 0.5 * abar.sqrt()[:, None]) / (1 - abar).sqrt()[:, None]
+    torch.testing.assert_close(eps.std((0, 2)), torch.ones(300), rtol=0.0, atol=0.35)
+    assert float(eps.mean(0).abs().mean()) < 0.2
+
+
 def test_labels_change_what_a_net_is_asked():
     torch.manual_seed(0)
     pi, obs, x = flow(4, 16, labels=3)(SPACES), torch.randn(6, 3), torch.randn(6, 2)
@@ -160,7 +186,7 @@ def test_a_correction_is_nothing_at_first_and_keeps_its_spread():
 
 
 def test_generative_policies_refuse_discrete_actions():
-    for make in (diffusion(), flow(), recurrent_flow()):
+    for make in (diffusion(), energy_diffusion(), flow(), recurrent_flow()):
         with pytest.raises(InputError, match="discrete"):
             make(Spaces(3, n_actions=2))
     with pytest.raises(InputError, match="no noise schedule"):

@@ -9,7 +9,7 @@ from surpass.methods.generative.augmentation import policy_guided_diffusion
 from surpass.methods.offline.behavior_regularized import td3_bc
 from surpass.parts import from_json, set_at, to_json
 from surpass.tasks.point import point_log
-from surpass.training.augmenting import policy_guided
+from surpass.training.augmenting import policy_guided, supported
 from surpass.training.compiling import traced
 from surpass.training.engine import Engine
 from surpass.training.run import train
@@ -35,6 +35,25 @@ def test_rows_of_a_segment_follow_one_another():
     assert bool((made.action.abs() <= 1).all())
     spread = log.obs.std(0) / made.obs.std(0)
     assert bool(((spread > 0.6) & (spread < 1.6)).all())  # in the log's units
+
+
+class Around(nn.Module):
+    """Draws the first two entries of an observation, plus a tenth for each draw before."""
+
+    def sample(self, obs, samples):
+        return obs[:, :2] + 0.1 * torch.arange(samples)[:, None, None], None
+
+
+def test_every_row_gets_the_draws_of_its_own_state():
+    log = point_log("medium", 240)
+    aim = log.extras["aim"].clone()  # type: ignore[index]
+    made = supported(3, size=50)({"pi": Around()}, log)  # type: ignore[arg-type]
+    drawn = made.extras["support"].unflatten(-1, (3, 2))  # type: ignore[index]
+    for k in range(3):
+        torch.testing.assert_close(drawn[:, k], log.obs[:, :2] + 0.1 * k)
+    torch.testing.assert_close(made.extras["aim"], aim)  # type: ignore[index]
+    assert "support" not in log.extras.keys()  # type: ignore[union-attr]  # noqa: SIM118
+    assert made.about == log.about and made.about.name == "point"
 
 
 def small(rounds=2):
