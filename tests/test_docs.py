@@ -80,6 +80,11 @@ def test_the_catalogue_lists_every_system_once(generate):
     assert sorted(keys) == sorted(systems())
 
 
+def test_every_key_stands_once():
+    keys = re.findall(r'^key = "(.+)"$', (ROOT / "surpass" / "systems.toml").read_text(), re.M)
+    assert len(keys) > 248 and len(keys) == len(set(keys))
+
+
 def test_the_language_page_runs_as_written(tmp_path, capsys, monkeypatch):
     """Vital: the quick start of language models, about ten seconds."""
     pytest.importorskip("transformers")
