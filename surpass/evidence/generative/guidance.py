@@ -112,6 +112,9 @@ def best_of(pi: Any, n: int) -> float:
     baseline="the same flow and critic at the same weights, the slope taken at the noisy action",
     metric="expected reward, mean over the weights",
     bar=at_least(0.5), seeds=5, minutes=2,
+    note="Open only against the exact gradient through the velocity: ahead on three of five seeds,"
+    " by 0.17 on average (-0.07 to 0.41), where 0.2 is asked. The slope at the noisy action "
+    "is 1.1 behind, and the best of 32 samples in 20 dimensions 1.3 a dimension.",
 )  # fmt: skip
 def qgf_evidence(seed: int, zoo: Any) -> Result:
     """Also, without a bar: at weight 4, where the critic alone decides and its error is passed

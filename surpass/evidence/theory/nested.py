@@ -102,6 +102,9 @@ def averaged(seed: int, wind: float) -> dict[str, float]:
     bar=at_least(1.1, times=True), seeds=5, minutes=3.0,
     setting="random episodes of cart-pole, the foreground with a constant push of 5 N; ridge "
     "regression on 150 random features, the correction on the observation itself, gamma 0.95.",
+    note="A tenth more steps is about what it gives (1.09 times, 0.94 to 1.26), ahead on four of "
+    "five seeds; where both groups are alike the correction costs a little (0.91, 0.78 to "
+    "1.08), on 20 episodes of a kind. Nets nested so are behind blind ones.",
 )  # fmt: skip
 def nested_evidence(seed: int, zoo: Any) -> Result:
     """Also: against values fitted to the foreground alone, and against the group as a further

@@ -95,6 +95,10 @@ def mixture(mdp: TabularMDP, rng: np.random.Generator) -> Counts:
     bar=at_most(0.5, times=True), seeds=5, minutes=3.0,
     setting="a lock of six steps and four actions, and RiverSwim of six places and 20 steps; "
     "tables, one for each step.",
+    note="On the lock everything holds but one: without a bonus and a log the actor opens it on "
+    "two of five seeds by itself. On the river the optimistic critic has 1.2 times the regret"
+    " of an actor-critic without a bonus (0.6 to 2.3), though 0.68 of LSVI-UCB's: optimism "
+    "pays where chance does not find the way, and there it does.",
 )  # fmt: skip
 def rare_switching_evidence(seed: int, zoo: Any) -> Result:
     """Also: against LSVI-UCB; the critics; the river; 300 logged episodes before the first, and
