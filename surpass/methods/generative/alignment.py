@@ -51,11 +51,8 @@ def eda(
     better = Learner(
         nets={"pi": pi, "mu": copy("pi")},
         update=(train("pi", aligned(alpha, beta), adam(align_lr)),),
-        act=best_of("pi", "q_target", n),
-        explore=sampled(),
-        source=source,
-        discrete=False,
-    )
+        act=best_of("pi", "q_target", n), explore=sampled(), source=source, discrete=False,
+    )  # fmt: skip
     draw = Transform(supported(candidates), into="log")
     stages = (Stage(cloned, pretrain), Stage(judged, judge), Stage(draw), Stage(better, steps))
     return Stages(stages)

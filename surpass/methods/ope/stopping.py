@@ -53,8 +53,7 @@ def goodhart_rl(angle: float = 0.5) -> Monitor:
     `angle` radians of it would fall. It buys safety, not the best mean.
 
     Each batch is a policy on the way: its occupancy (or discounted expected features); the anchor
-    is
-    the stand-in's relevant part (`surpass.objectives.occupancies.relevant`), or its weights on the
-    features. `surpass.methods.ope.goodhart.cautious` trains for the worst such reward.
+    is the stand-in's relevant part (`surpass.objectives.occupancies.relevant`), or its weights on
+    the features. `surpass.methods.ope.goodhart.cautious` trains for the worst such reward.
     """
     return Monitor(safe_direction(angle), toward_proxy())

@@ -25,15 +25,13 @@ def accepted(fresh: Fresh, /, count: int = 8, beta: float = 0.5) -> Fresh:
     assert seq.group is not None
     rows: list[int] = []
     for group in seq.group.unique().tolist():
-        mine = (seq.group == group).nonzero()[:, 0].tolist()
         known: dict[tuple[int, ...], int] = {}
-        for i in mine:
+        for i in (seq.group == group).nonzero()[:, 0].tolist():
             known.setdefault(tuple(seq.action[i][seq.mask[i] > 0].tolist()), i)
         differing = list(known.values())
         wanted = min(count, len(differing)) // 2 * 2
         if wanted:
-            kept = rejection_sampled(seq.total[differing], wanted, beta)
-            rows += [differing[i] for i in kept]
+            rows += [differing[i] for i in rejection_sampled(seq.total[differing], wanted, beta)]
     if not rows:  # every prompt had one answer only, and one answer makes no pair
         rows = [0, 0]
     out = seq[rows]

@@ -42,10 +42,9 @@ def anchored_iteration(
         seen[i, a] = model.r[points[i], a] + model.gamma * v[
             model.sample(points[i], a, n, rng)].mean(1)  # fmt: skip
         if k:
-            block = seen[np.ix_(row, column)]
-            seen = from_anchors(seen[:, column], seen[row], block, rank).clip(low, high)
-        q = seen[nearest]
-        v = q.max(1)
+            known = seen[:, column], seen[row], seen[np.ix_(row, column)]
+            seen = from_anchors(*known, rank).clip(low, high)
+        v, q = seen[nearest].max(1), seen[nearest]
     return q
 
 
