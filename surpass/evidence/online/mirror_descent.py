@@ -54,6 +54,9 @@ def swung(form: Learner, seed: int) -> float:
     bar=at_least(0.95, times=True),
     seeds=5,
     minutes=6,
+    note="Level with PPO (0.95, from 0.84 to 1.08) and 1.3 times one step a batch (0.85 to 2.0), "
+    "each open on five seeds; from replay it is level with SAC too, whose worst seed ends at "
+    "-348 where ours with m = 1 ends at -185.",
 )
 def mdpo_evidence(seed: int, zoo: Any) -> Result:
     """Also: one step a batch, and from replay."""
