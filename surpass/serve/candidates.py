@@ -128,8 +128,8 @@ class Sidecar:
         try:
             while (features := self._request(connection)) is not None:
                 mask = chosen(self.score(features), self.count)
+                self.answered += 1  # before it is out, so that who has it finds it counted
                 connection.sendall(_MASK.pack(mask))
-                self.answered += 1
         except OSError:
             pass  # whoever asked has gone
         finally:
