@@ -137,6 +137,10 @@ def recipe(key: str) -> Callable[..., Any]:
     entry = find(key)
     if key not in _RECIPES:
         place = _found().get(key)
+        if place is None and entry.key in _found():
+            kin = [k for k in _found() if k.startswith(f"{entry.key}:")]
+            has = f"it has {', '.join(kin)}" if kin else "it has none"
+            raise InputError(f"{entry.key} has no variant {key.partition(':')[2]!r}; {has}")
         if place is None and entry.built:
             raise InputError(f"{key} has no recipe; surpass show {entry.key} says where it is")
         if place is None:

@@ -97,6 +97,8 @@ def test_what_has_no_recipe_but_a_module_is_built_and_shows_its_evidence(capsys)
     assert "Not built yet" not in out
     assert "surpass.evaluation.compare" in out and "Evidence:" in out
     assert "has no recipe" in failing(capsys, "train", "scope-rl")
+    assert "bcel has no variant 'nope'; it has bcel:" in failing(capsys, "show", "bcel:nope")
+    assert "iql has no variant 'nope'" in failing(capsys, "train", "iql:nope")
 
 
 def test_a_misspelled_system_names_the_nearest(capsys):
