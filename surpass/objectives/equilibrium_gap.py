@@ -71,7 +71,15 @@ def deviations(
 
 
 def radius(seen: CountedGame, c: float, delta: float = 0.05) -> float:
-    """beta = c V_max^2 S J log(N / delta) / N, V_max = 1 / (1 - gamma) with rewards in [0, 1]."""
+    """beta = c V_max^2 S J log(N / delta) / N, V_max = 1 / (1 - gamma) with rewards in [0, 1].
+
+    Raises:
+        InputError: when nothing was logged, or c or delta is out of its range.
+    """
+    if not seen.n.sum() > 0:
+        raise InputError("the game's log is empty; log some joint actions first")
+    if c < 0 or not 0 < delta < 1:
+        raise InputError(f"c={c:g}, delta={delta:g}: c is not negative, delta between 0 and 1")
     total, most = float(seen.n.sum()), 1 / (1 - seen.gamma)
     return c * most**2 * seen.n.numel() * math.log(total / delta) / total
 

@@ -152,10 +152,15 @@ def split_by_regression(
             would fit noise.
 
     Raises:
-        InputError: when gamma is not below 1.
+        InputError: when gamma is not below 1, or the shapes of the paths do not fit.
     """
     if not 0 <= gamma < 1:
         raise InputError(f"gamma must lie in [0, 1), got {gamma}")
+    if paths.action.numel() == 0 or paths.state.shape[1] != paths.action.shape[1] + 1:
+        raise InputError(
+            f"paths need some actions and one state more than actions, got states "
+            f"{tuple(paths.state.shape)} and actions {tuple(paths.action.shape)}"
+        )
     S, A = pi.shape
     s, a, s2 = paths.state[:, :-1], paths.action, paths.state[:, 1:]
     pair = s * A + a

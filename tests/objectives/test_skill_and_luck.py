@@ -88,6 +88,8 @@ def test_without_luck_it_is_wrong_off_policy_and_right_where_nothing_is_random()
     torch.testing.assert_close(without.v, certain.evaluate(pi).v, atol=1e-3, rtol=0)
     with pytest.raises(InputError, match="gamma"):
         split_by_regression(paths, pi, 1.0)
+    with pytest.raises(InputError, match="one state more"):
+        split_by_regression(Paths(paths.action, paths.action, paths.reward), pi, GAMMA)
 
 
 def nets_and_rows(k=4):

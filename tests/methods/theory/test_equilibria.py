@@ -105,6 +105,14 @@ def test_the_estimated_gap_is_that_of_every_deterministic_deviation():
         estimated_gap(many, even(big), 0.1)
 
 
+def test_an_empty_log_or_a_wrong_radius_is_named():
+    empty = logged(matrix_game(PENNIES), torch.zeros(1, 4, dtype=torch.float64))
+    with pytest.raises(InputError, match="log is empty"):
+        bcel().solve(empty)
+    with pytest.raises(InputError, match="delta between 0 and 1"):
+        bcel(delta=0.0).solve(empty._replace(n=empty.n + 5))
+
+
 def test_the_search_finds_equilibria_of_a_well_known_game():
     for kind, payoffs in (("nash", PENNIES), ("correlated", CHICKEN)):
         game = matrix_game(payoffs)
